@@ -1,0 +1,57 @@
+"""Discover binary tasks that a network generalises on, in a set of images nobody labelled."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from taskdisc.images import ImageSet, load_images, select
+    from taskdisc.labelings import ablation
+    from taskdisc.discovery.result import SearchResult
+    from taskdisc.discovery.run import search
+    from taskdisc.discovery.tasks import Tasks, load_tasks
+    from taskdisc.taskness.confirm import Confirmation, confirm
+    from taskdisc.taskness.lenet import LeNet
+    from taskdisc.taskness.score import Scores, score
+
+_HOMES = {
+    "Confirmation": "taskdisc.taskness.confirm",
+    "ImageSet": "taskdisc.images",
+    "LeNet": "taskdisc.taskness.lenet",
+    "Scores": "taskdisc.taskness.score",
+    "SearchResult": "taskdisc.discovery.result",
+    "Tasks": "taskdisc.discovery.tasks",
+    "ablation": "taskdisc.labelings",
+    "confirm": "taskdisc.taskness.confirm",
+    "load_images": "taskdisc.images",
+    "load_tasks": "taskdisc.discovery.tasks",
+    "score": "taskdisc.taskness.score",
+    "search": "taskdisc.discovery.run",
+    "select": "taskdisc.images",
+}
+"""Public names and their modules, imported when first used: torch alone takes seconds."""
+
+__all__ = [
+    "Confirmation",
+    "ImageSet",
+    "LeNet",
+    "Scores",
+    "SearchResult",
+    "Tasks",
+    "ablation",
+    "confirm",
+    "load_images",
+    "load_tasks",
+    "score",
+    "search",
+    "select",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'taskdisc' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

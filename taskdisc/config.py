@@ -1,0 +1,172 @@
+"""The settings of a command: typed, frozen, read once from defaults, a YAML file and `--set`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.taskness.protocol import Protocol, protocol_from
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are errors, nothing changes after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImagesSettings(Settings):
+    """Which images are searched. With neither `per_class` nor `n_images`: 5 classes of 10."""
+
+    source: str = "digits"  # a name in `taskdisc images`
+    root: str | None = None  # where the images are, for sources that need it
+    split: str = "train"
+    download: bool = False  # fetch the source if it is not there yet
+    target: str | None = None  # whose classes are drawn; the source's first by default
+    class_a: str | None = None  # the class that comes first; drawn by default
+    n_classes: int | None = Field(None, ge=1)  # class A and n - 1 others
+    per_class: int | None = Field(None, ge=1)  # images of each class
+    n_images: int | None = Field(None, ge=2)  # or: this many images of any class
+    seed: int = Field(0, ge=0)  # of the draw; not the run's, so that runs can share images
+
+
+class ConfirmSettings(Settings):
+    """How the best labelings of a search are confirmed, and against what."""
+
+    n_splits: int = Field(64, ge=2)  # fresh trainings per labeling
+    n_random: int = Field(100, ge=20)  # random labelings: the null and the threshold
+    random_splits: int = Field(20, ge=1)  # fresh trainings per random labeling
+
+
+class SearchSettings(Settings):
+    """Everything that decides what a search finds. Jobs and device do not: they are options."""
+
+    images: ImagesSettings = ImagesSettings()
+    ratio: int = Field(4, ge=1)  # negatives to one positive
+    budget: int = Field(300, ge=1)  # labelings scored
+    batch: int = Field(30, ge=1)  # labelings asked at a time
+    proposer: str = "TwoPointsDE"  # `random` or any optimiser of nevergrad
+    scorer: Literal["trained"] = "trained"
+    protocol: Protocol = protocol_from("stratified")  # a name, or {name: …, field: value}
+    tasks: int = Field(3, ge=1)  # labelings to confirm
+    min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed
+    confirm: ConfirmSettings = ConfirmSettings()
+    seed: int = Field(0, ge=0)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _named_protocol(cls, value: Any) -> Protocol:
+        return protocol_from(value)
+
+
+class ScoreSettings(Settings):
+    """How given labelings are scored."""
+
+    images: ImagesSettings = ImagesSettings()
+    protocol: Protocol = protocol_from("stratified")
+    confirm: ConfirmSettings = ConfirmSettings()
+    seed: int = Field(0, ge=0)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _named_protocol(cls, value: Any) -> Protocol:
+        return protocol_from(value)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def read_settings(
+    kind: type[S], path: Path | None = None, changes: Sequence[str] = (), **options: Any
+) -> S:
+    """Settings of a kind: its defaults, under a YAML file, under `path=value` changes and options.
+
+    Options that are None are left out.
+
+    Raises:
+        SettingError: no such file, no YAML, an unknown setting, or a value that breaks its rule.
+    """
+    values = read_yaml(path) if path else {}
+    for change in changes:
+        _set(values, change)
+    values.update({name: value for name, value in options.items() if value is not None})
+    return settings_from(kind, values)
+
+
+def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
+    """Settings of a kind from nested values.
+
+    Raises:
+        SettingError: an unknown setting, or a value that breaks its rule.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise SettingError(_sentence(kind, error)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; an empty file is an empty mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingError(
+            f"the settings file must be readable, got '{path}' ({error.strerror})."
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        place = f" (line {where.line + 1})" if where else ""
+        raise SettingError(f"the settings file must be YAML, got '{path}'{place}.") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingError(f"the settings file must hold `setting: value` lines, got '{path}'.")
+    return values
+
+
+def dump_settings(settings: Settings) -> str:
+    """Settings as YAML that `read_settings` takes."""
+    return yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def _set(values: dict[str, Any], change: str) -> None:
+    """Apply one `path.to.setting=value` in place; the value is read as YAML."""
+    path, equals, text = change.partition("=")
+    if not equals or not path:
+        raise SettingError(f"--set must be given as path=value, got {change!r}.")
+    *parents, name = path.split(".")
+    for parent in parents:
+        inner = values.get(parent)
+        # `protocol: source` in a file becomes a mapping once one of its fields is set.
+        values[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+        values = values[parent]
+    try:
+        values[name] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingError(f"--set {path} must be given a YAML value, got {text!r}.") from error
+
+
+def _sentence(kind: type[Settings], error: ValidationError) -> str:
+    """The first thing wrong, as one sentence."""
+    first = error.errors()[0]
+    path = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        *parents, name = first["loc"]
+        names = _field_names(kind, [str(parent) for parent in parents])
+        return f"`{path}` is not a setting; {did_you_mean(str(name), names)}"
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, SettingError):
+        return str(cause)
+    rule = first["msg"][0].lower() + first["msg"][1:]
+    rule = rule.replace("input should be ", "must be ").replace("'", "`")
+    return f"`{path}` {rule}, got {first['input']!r}."
+
+
+def _field_names(kind: type[Settings], parents: Sequence[str]) -> list[str]:
+    for parent in parents:
+        annotation = kind.model_fields[parent].annotation
+        if isinstance(annotation, type) and issubclass(annotation, Settings):
+            kind = annotation
+    return list(kind.model_fields)

@@ -1,0 +1,119 @@
+"""What to score next: proposers ask labelings and are told taskness, higher being better."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import numpy as np
+
+from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.labelings import encode, random_labelings
+
+
+class Proposer(ABC):
+    """Asks labelings in batches and is told their taskness in the order in which it asked.
+
+    A proposer is a function of its seed and of what it was told, so a search is continued by
+    telling a fresh one the journal.
+    """
+
+    @abstractmethod
+    def ask(self, n_labelings: int) -> np.ndarray:
+        """The next labelings uint8 [n_labelings, n_images]; they may repeat earlier ones."""
+
+    @abstractmethod
+    def tell(self, taskness: np.ndarray) -> None:
+        """The taskness [n_labelings] of the labelings of the last `ask`, in their order."""
+
+
+class RandomProposer(Proposer):
+    """Labelings drawn uniformly: the control that every other proposer has to beat."""
+
+    def __init__(self, n_images: int, n_pos: int, seed: int) -> None:
+        self._shape = (n_images, n_pos)
+        self._rng = np.random.default_rng(seed)
+
+    def ask(self, n_labelings: int) -> np.ndarray:
+        return random_labelings(n_labelings, *self._shape, self._rng)
+
+    def tell(self, taskness: np.ndarray) -> None:
+        pass
+
+
+class NevergradProposer(Proposer):
+    """Any optimiser of nevergrad, moving a proposal in [0, 1]^n_images.
+
+    The `n_pos` highest entries of a proposal are the positives. nevergrad minimises, so it is told
+    the negated taskness; the order of tells decides what it asks next.
+
+    TwoPointsDE keeps max(30, batch) individuals: a budget below that never leaves its random start.
+    """
+
+    def __init__(
+        self, name: str, n_images: int, n_pos: int, seed: int, budget: int, batch: int
+    ) -> None:
+        import nevergrad as ng
+
+        registry = ng.optimizers.registry
+        parametrization = ng.p.Array(shape=(n_images,), lower=0.0, upper=1.0)
+        parametrization.random_state.seed(seed)
+        self._n_pos = n_pos
+        # Some optimisers take one candidate at a time and refuse `num_workers` > 1.
+        self._one_at_a_time = bool(getattr(registry[name], "no_parallelization", False))
+        workers = 1 if self._one_at_a_time else min(batch, budget)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                self._optimiser = registry[name](parametrization, budget=budget, num_workers=workers)
+        except Exception as error:  # optimisers with requirements of their own raise what they like
+            raise SettingError(
+                f"`proposer` {name!r} cannot search {n_images} images: {error}"
+            ) from error
+        self._asked: list[ng.p.Parameter] = []
+
+    def ask(self, n_labelings: int) -> np.ndarray:
+        n_labelings = 1 if self._one_at_a_time else n_labelings
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._asked = [self._optimiser.ask() for _ in range(n_labelings)]
+        return np.stack([encode(candidate.value, self._n_pos) for candidate in self._asked])
+
+    def tell(self, taskness: np.ndarray) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for candidate, value in zip(self._asked, taskness, strict=True):
+                self._optimiser.tell(candidate, -float(value))
+        self._asked = []
+
+
+def make_proposer(
+    name: str, *, n_images: int, n_pos: int, seed: int, budget: int, batch: int
+) -> Proposer:
+    """The proposer of that name: a row of `PROPOSERS`, or any optimiser of nevergrad.
+
+    Raises:
+        SettingError: an unknown name; the nearest valid one is suggested.
+    """
+    if name in PROPOSERS:
+        return PROPOSERS[name](n_images, n_pos, seed)
+    check_proposer(name)
+    return NevergradProposer(name, n_images, n_pos, seed, budget, batch)
+
+
+def check_proposer(name: str) -> None:
+    """Raise a SettingError, with the nearest valid name, unless a proposer has this name."""
+    if name in PROPOSERS:
+        return
+    import nevergrad as ng
+
+    names = set(ng.optimizers.registry)
+    if name not in names:
+        cure = did_you_mean(name, {*PROPOSERS, *names})
+        raise SettingError(
+            f"`proposer` must be {', '.join(PROPOSERS)} or an optimiser of nevergrad, "
+            f"got {name!r}; {cure}"
+        )
+
+
+PROPOSERS: dict[str, Callable[[int, int, int], Proposer]] = {"random": RandomProposer}
+"""Proposers of our own by name, beside nevergrad's: (n_images, n_pos, seed) -> Proposer."""

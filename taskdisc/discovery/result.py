@@ -1,0 +1,93 @@
+"""What a search found: one object, from which every file, table and page of a run is made."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from taskdisc.config import SearchSettings
+from taskdisc.images import ImageSet
+from taskdisc.discovery.loop import Trial
+from taskdisc.taskness.confirm import Confirmation
+
+SCHEMA = 1
+"""Version of `result.json`; a change that breaks a reader raises it."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The outcome of a search.
+
+    Attributes:
+        settings: What decided it.
+        images: The images that were searched.
+        trials: Every scored labeling, in order.
+        candidates: Positions in `trials` of the labelings that were confirmed, best first.
+        confirmation: Their evidence, in the same order.
+        seconds: Wall time of the stages `search` and `confirm` [s], all sittings together.
+    """
+
+    settings: SearchSettings
+    images: ImageSet
+    trials: list[Trial]
+    candidates: list[int]
+    confirmation: Confirmation
+    seconds: dict[str, float]
+
+    @property
+    def labelings(self) -> np.ndarray:
+        """The candidates, uint8 [n_candidates, n_images]."""
+        return np.stack([self.trials[i].labeling for i in self.candidates])
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `result.json` holds: plain values only, best confirmed task first."""
+        evidence = self.confirmation
+        tasks = [
+            {
+                "positives": np.flatnonzero(self.trials[trial].labeling).tolist(),
+                "trial": trial,
+                "seen": self.trials[trial].taskness,
+                "confirmed": {
+                    "mean": float(evidence.mean[i]),
+                    "sem": float(evidence.sem[i]),
+                    "n_splits": evidence.per_split.shape[1],
+                    "p": float(evidence.p[i]),
+                    "p_adjusted": float(evidence.p_adjusted[i]),
+                },
+                "is_task": bool(evidence.is_task[i]),
+            }
+            for i, trial in enumerate(self.candidates)
+        ]
+        return {
+            "schema": SCHEMA,
+            "source": self.images.source,
+            "n_images": len(self.images),
+            "ratio": self.settings.ratio,
+            "seed": self.settings.seed,
+            "proposer": self.settings.proposer,
+            "scorer": self.settings.scorer,
+            "protocol": asdict(self.settings.protocol),
+            "trials": len(self.trials),
+            "seconds": self.seconds,
+            "threshold": evidence.threshold,
+            "random": {
+                "n": len(evidence.random),
+                "n_splits": self.settings.confirm.random_splits,
+                "mean": float(evidence.random.mean()),
+                "sd": float(evidence.random.std(ddof=1)),
+            },
+            "tasks": sorted(tasks, key=lambda task: -task["confirmed"]["mean"]),
+        }
+
+    def task_arrays(self) -> dict[str, np.ndarray]:
+        """What `tasks.npz` holds: the labelings that are tasks, best first, and their evidence."""
+        evidence = self.confirmation
+        kept = [i for i in np.argsort(-evidence.mean, kind="stable") if evidence.is_task[i]]
+        return {
+            "labelings": self.labelings[kept],
+            "indices": self.images.indices,
+            "hashes": np.array(self.images.hashes()),
+            "taskness": evidence.mean[kept],
+            "sem": evidence.sem[kept],
+            "p_adjusted": evidence.p_adjusted[kept],
+        }

@@ -1,0 +1,212 @@
+"""A whole search: images, trials, confirmation, files."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taskdisc.config import ImagesSettings, SearchSettings, settings_from
+from taskdisc.errors import RunFailedError
+from taskdisc.files import write_json, write_npz
+from taskdisc.images import ImageSet, as_image_set, load_images, select
+from taskdisc.journal import MemoryJournal
+from taskdisc.labelings import n_positives
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
+from taskdisc.discovery.loop import best_different, run_trials
+from taskdisc.discovery.proposers import check_proposer
+from taskdisc.discovery.result import SearchResult
+from taskdisc.taskness.confirm import ConfirmPlan
+from taskdisc.taskness.score import TrainedScorer
+
+DEFAULT_CLASSES, DEFAULT_PER_CLASS = 5, 10
+"""What is drawn where the settings say nothing: 50 images, as in the source work."""
+
+
+def search(
+    images: ImageSet | np.ndarray,
+    *,
+    ratio: int = 4,
+    tasks: int = 1,
+    seed: int = 0,
+    jobs: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> SearchResult:
+    """Search the labelings of some images for tasks, and confirm what was found.
+
+    Args:
+        images: An image set, or uint8 [n_images, H, W, C]; all of them are searched.
+        ratio: Negatives to one positive; n_images must be a multiple of `ratio` + 1.
+        tasks: Labelings to confirm, at `min_ablation` from each other.
+        seed: Decides proposals, splits, initialisations and random labelings.
+        jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        progress: Told what is going on.
+        **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `protocol`,
+            `min_ablation`, `confirm` (`n_splits`, `n_random`, `random_splits`).
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: images of another type or shape, or too few of them.
+        RunFailedError: a worker died.
+    """
+    image_set = as_image_set(images)
+    given = {"ratio": ratio, "tasks": tasks, "seed": seed, **settings}
+    return run_search(
+        image_set,
+        settings_from(SearchSettings, given),
+        Pool(jobs, device),
+        progress=progress or Progress(),
+    )
+
+
+def run_search(
+    image_set: ImageSet,
+    settings: SearchSettings,
+    pool: Pool,
+    *,
+    folder: RunFolder | None = None,
+    progress: Progress,
+) -> SearchResult:
+    """Run or continue a search by its settings; with a folder, every step is kept there.
+
+    Raises:
+        As `search`; RunFolderError if the folder holds trials of other settings.
+    """
+    n_positives(len(image_set), settings.ratio)  # refuse a ratio that does not divide the images
+    check_proposer(settings.proposer)
+    trial_log = folder.trials if folder else MemoryJournal()
+    evidence_log = folder.evidence if folder else MemoryJournal()
+    scorer = TrainedScorer(image_set, settings.protocol, settings.seed, pool)
+    trials = run_trials(settings, len(image_set), scorer, trial_log, progress)
+    candidates = best_different(trials, settings.tasks, settings.min_ablation)
+    plan = ConfirmPlan(
+        image_set,
+        np.stack([trials[i].labeling for i in candidates]),
+        settings.protocol,
+        settings.confirm.n_splits,
+        settings.confirm.n_random,
+        settings.confirm.random_splits,
+        settings.seed,
+    )
+    clock = _Clock()
+
+    def record(lines: list[dict[str, Any]]) -> None:
+        seconds = clock.lap() / max(len(lines), 1)
+        evidence_log.append({**line, "seconds": round(seconds, 4)} for line in lines)
+
+    progress.start("confirm", plan.n_trainings, "trainings")
+    confirmation = plan.run(pool, evidence_log.lines, record, progress.advance)
+    progress.finish()
+    result = SearchResult(
+        settings,
+        image_set,
+        trials,
+        candidates,
+        confirmation,
+        seconds={
+            "search": _seconds(trial_log.lines),
+            "confirm": _seconds(evidence_log.lines),
+        },
+    )
+    if folder:
+        _write(folder.path, result)
+    return result
+
+
+def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
+    """The images that the settings choose, at the network's 32x32.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: the images are missing, unreadable or too few.
+    """
+    from taskdisc.taskness.lenet import SIDE
+
+    reading = _Reading(progress)
+    image_set = load_images(
+        settings.source,
+        root=settings.root,
+        split=settings.split,
+        download=settings.download,
+        progress=reading,
+    )
+    progress.finish()
+    by_class = {"n_classes": settings.n_classes, "per_class": settings.per_class}
+    if settings.per_class is None and settings.n_images is None and image_set.targets:
+        by_class["n_classes"] = settings.n_classes or DEFAULT_CLASSES
+        by_class["per_class"] = DEFAULT_PER_CLASS
+    n_images = settings.n_images
+    if n_images is None and not image_set.targets:
+        n_images = min(len(image_set), DEFAULT_CLASSES * DEFAULT_PER_CLASS)
+    chosen = select(
+        image_set,
+        target=settings.target,
+        class_a=settings.class_a,
+        n_images=n_images,
+        seed=settings.seed,
+        **by_class,
+    )
+    return chosen.resized(SIDE)
+
+
+class _Reading:
+    """Passes the decoding of images on to a progress bar, which starts with the first image."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._done = 0
+
+    def __call__(self, done: int, total: int) -> None:
+        if not self._done:
+            self._progress.start("images", total, "read")
+        self._progress.advance(done - self._done)
+        self._done = done
+
+
+class _Clock:
+    """Seconds between calls."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        last, self._last = self._last, time.perf_counter()
+        return self._last - last
+
+
+def _seconds(lines: Iterable[dict[str, Any]]) -> float:
+    return round(sum(line["seconds"] for line in lines), 1)
+
+
+def _write(path: Path, result: SearchResult) -> None:
+    """Write what a finished search leaves; `result.json` last, for it says that all is there."""
+    labelings = result.labelings
+    shown = sorted({i for labeling in labelings for i in _shown(labeling)})
+    try:
+        write_npz(path / TASKS, result.task_arrays())
+        write_npz(
+            path / PICTURES,
+            {"positions": np.array(shown), "images": np.asarray(result.images.images[shown])},
+        )
+        write_json(path / RESULT, result.to_dict())
+    except OSError as error:
+        raise RunFailedError(
+            f"the results cannot be written to '{path}' ({error.strerror}); all trials are kept: "
+            f"mend that, then taskdisc search --resume {path}"
+        ) from error
+
+
+def _shown(labeling: np.ndarray, most: int = 60) -> list[int]:
+    """Images to picture for a labeling: up to `most` positives and as many negatives, evenly."""
+    chosen = []
+    for value in (1, 0):
+        positions = np.flatnonzero(labeling == value)
+        every = np.linspace(0, len(positions) - 1, min(most, len(positions))).round().astype(int)
+        chosen += positions[every].tolist()
+    return chosen

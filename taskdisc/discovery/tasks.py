@@ -1,0 +1,57 @@
+"""Reading back the tasks that a search found."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from taskdisc.errors import RunFolderError
+from taskdisc.labelings import read_arrays
+from taskdisc.discovery.folder import TASKS
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """Tasks over one image set, best confirmed first; none if a search found none.
+
+    Attributes:
+        labelings: uint8 [n_tasks, n_images].
+        indices: Position of each image in its source's split [n_images].
+        hashes: Content hash of each image [n_images].
+        taskness: Confirmed taskness [n_tasks].
+        sem: Its standard error [n_tasks].
+        p_adjusted: Its p value, corrected over the labelings that were confirmed [n_tasks].
+    """
+
+    labelings: np.ndarray
+    indices: np.ndarray
+    hashes: np.ndarray
+    taskness: np.ndarray
+    sem: np.ndarray
+    p_adjusted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labelings)
+
+
+def load_tasks(path: str | Path) -> Tasks:
+    """The tasks of a run folder, or of its `tasks.npz`.
+
+    Raises:
+        RunFolderError: the run has not finished, or this is no file of tasks.
+    """
+    path = Path(path)
+    file = path / TASKS if path.is_dir() else path
+    if not file.is_file():
+        raise RunFolderError(
+            f"the tasks must be in a finished run, got '{path}', which has none; "
+            f"finish the run with taskdisc search --resume {path}"
+        )
+    arrays = read_arrays(file)
+    missing = set(Tasks.__dataclass_fields__) - set(arrays)
+    if missing:
+        raise RunFolderError(
+            f"a file of tasks must hold the arrays of a run's {TASKS}, got '{file}' "
+            f"without {', '.join(sorted(missing))}."
+        )
+    return Tasks(**{name: arrays[name] for name in Tasks.__dataclass_fields__})

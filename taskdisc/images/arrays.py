@@ -1,0 +1,72 @@
+"""Images that are an array already: a .npz or a .npy of numpy's."""
+
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from taskdisc.errors import ImageSetError
+from taskdisc.images.image_set import ImageSet, Integers, as_image_set
+from taskdisc.images.request import Request
+
+
+def load(request: Request) -> ImageSet:
+    """The array `images` of a .npz with its other arrays as targets, or the array of a .npy.
+
+    `images` is uint8 [N, H, W, C] with C = 1 or 3, or grey [N, H, W]; channels-first arrays are
+    refused. Every other array of a .npz is a target: integers or booleans [N], whose values, in
+    order, become the classes. Nothing is unpickled. The split ``train`` (or ``all``) is everything.
+    """
+    root = request.check_root("a .npz with an array 'images', or a .npy")
+    request.check_split(("train", "all"), "an array has no division")
+    arrays = _read(root)
+    try:
+        found = as_image_set(arrays.pop("images"), request.source)
+    except ImageSetError as error:
+        raise ImageSetError(f"'{root}': {error}") from None
+    targets: dict[str, Integers] = {}
+    classes: dict[str, list[str]] = {}
+    for name, column in arrays.items():
+        # A member of another kind comes as its bytes.
+        if not isinstance(column, np.ndarray):
+            raise ImageSetError(f"`{name}` in '{root}' must be an array, got another file.")
+        if column.dtype.kind not in "iub" or column.shape != (len(found),):
+            raise ImageSetError(
+                f"`{name}` in '{root}' must be integers [{len(found)}], one per image, "
+                f"got {column.dtype} {column.shape}."
+            )
+        values, numbers = np.unique(column, return_inverse=True)
+        targets[name] = numbers.astype(np.int64)
+        classes[name] = [str(value) for value in values.tolist()]
+    found = ImageSet(request.source, found.images, targets, classes)
+    return found.resized(request.size) if request.size else found
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        # Opened here, not by numpy, which leaves the file open when the archive is torn.
+        with path.open("rb") as file:
+            if file.read(2) == b"PK":
+                file.seek(0)
+                with np.load(file, allow_pickle=False) as content:
+                    _check_names(path, content.files)
+                    return {name: content[name] for name in content.files}
+        # A .npy is mapped, so that a set larger than memory can be selected from.
+        return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+    except ImageSetError:  # a ValueError too
+        raise
+    # ValueError: not numpy's format, or objects, which only a pickle could hold.
+    except (ValueError, OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile) as error:
+        words = [*str(error).splitlines(), type(error).__name__][0]
+        raise ImageSetError(
+            f"'{path}' must be a .npz or .npy of plain arrays (no objects, no pickles), "
+            f"got one that cannot be read: {words.rstrip('.')}."
+        ) from error
+
+
+def _check_names(path: Path, names: list[str]) -> None:
+    # Before anything is read: any .zip opens like a .npz, also one of 100,000 photographs.
+    if "images" not in names:
+        some = ", ".join(names[:5]) + (", …" if len(names) > 5 else "") or "nothing"
+        raise ImageSetError(f"'{path}' must hold an array 'images', got {some}.")

@@ -1,0 +1,117 @@
+"""From image files to one array."""
+
+import hashlib
+import io
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from taskdisc.errors import ImageSetError
+from taskdisc.images.cache import cached
+from taskdisc.images.image_set import Images, square
+from taskdisc.images.request import Request
+from taskdisc.images.tree import Tree
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Part of every cache key: to be raised whenever the same files would decode to other pixels.
+_VERSION = 1
+_BATCH = 512
+
+
+def decode_files(tree: Tree, paths: Sequence[str], request: Request, size: int | None) -> Images:
+    """The images at `paths` as uint8 [N, H, W, 3], from the cache where they are there already.
+
+    Args:
+        tree: where the files are.
+        paths: which of them, in the order of the result; at least one.
+        request: its cache folder and progress callback are used.
+        size: side that every image is resized to, or None to keep the images' own shape.
+
+    Raises:
+        ImageSetError: an image is unreadable, or, without `size`, has another shape than the first.
+    """
+    first = decode(tree.read(paths[0]), tree.shown(paths[0]), size)
+    shape = (len(paths), *first.shape)
+
+    def one(path: str) -> Images:
+        pixels = decode(tree.read(path), tree.shown(path), size)
+        if pixels.shape != first.shape:
+            raise ImageSetError(
+                f"'{tree.shown(path)}' must have {first.shape[0]} x {first.shape[1]} pixels like "
+                f"the set's first image, got {pixels.shape[0]} x {pixels.shape[1]}; "
+                "give a size to resize them all."
+            )
+        return pixels
+
+    def batches() -> Iterator[Images]:
+        # Threads: Pillow and zlib work without the interpreter's lock.
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(paths), _BATCH):
+                part = paths[start : start + _BATCH]
+                yield np.stack(list(pool.map(one, part)))
+                if request.progress is not None:
+                    request.progress(start + len(part), len(paths))
+
+    return cached(request.cache, _key(tree, paths, size), shape, batches)
+
+
+def decode(data: bytes, shown: str, size: int | None = None) -> Images:
+    """One image file as uint8 [H, W, 3], upright (EXIF), transparency laid on white.
+
+    Args:
+        data: the file's content.
+        shown: how the error sentence names the file.
+        size: side of the result [pixels], see `ImageSet.resized`; None keeps the image's shape.
+
+    Raises:
+        ImageSetError: the file is no image, is truncated, or has pixels that are no colours.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image = _rgb(ImageOps.exif_transpose(opened))
+    # Decoders of damaged files raise almost anything (OSError, SyntaxError, struct.error, …).
+    except Exception as error:
+        raise ImageSetError(
+            f"'{shown}' must be a whole image, got one that cannot be read "
+            f"({_one_line(error)}); mend or remove it."
+        ) from error
+    return np.array(square(image, size) if size else image)
+
+
+def _rgb(image: "Image") -> "Image":
+    from PIL import Image
+
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        # 16-bit grey, which `convert` would clip at 255 instead of scaling.
+        pixels = np.asarray(image).astype(np.int64)
+        return Image.fromarray((pixels.clip(0, 65535) // 256).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range")
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _key(tree: Tree, paths: Sequence[str], size: int | None) -> str:
+    digest = hashlib.sha256(f"{_VERSION}\0{size}\0".encode() + os.fsencode(tree.identity))
+    for path in paths:
+        entry = tree.files[path]
+        digest.update(b"\0" + os.fsencode(path) + f"\0{entry.n_bytes}\0{entry.stamp}".encode())
+    return digest.hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    # Pillow names the BytesIO object in its message, which tells the user nothing.
+    words = str(error).split(" <_io.BytesIO")[0].splitlines()
+    return words[0].rstrip(".") if words and words[0] else type(error).__name__

@@ -1,0 +1,113 @@
+"""The one table of image sets, and how to load one."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.images import (
+    arrays,
+    celeba,
+    cifar10,
+    cifar100,
+    digits,
+    folder,
+    tiny_imagenet,
+)
+from taskdisc.images.cache import cache_folder
+from taskdisc.images.image_set import ImageSet, Progress, check_side
+from taskdisc.images.request import Request
+
+
+@dataclass(frozen=True)
+class Source:
+    """One row of `SOURCES`.
+
+    Attributes:
+        load: the loader.
+        summary: one line for the user.
+        splits: the splits that it may have; a folder's are known once it is read.
+    """
+
+    load: Callable[[Request], ImageSet]
+    summary: str
+    splits: tuple[str, ...]
+
+
+SOURCES: dict[str, Source] = {
+    "digits": Source(
+        digits.load, "1,797 handwritten digits, part of scikit-learn", ("train", "all")
+    ),
+    "cifar10": Source(cifar10.load, "CIFAR-10, downloadable (170 MB)", ("train", "test")),
+    "cifar100": Source(
+        cifar100.load,
+        "CIFAR-100, fine and coarse classes, downloadable (170 MB) or image folders",
+        ("train", "test"),
+    ),
+    "tiny-imagenet": Source(
+        tiny_imagenet.load,
+        "Tiny ImageNet, 200 classes at 64 x 64, downloadable (250 MB), folder or .zip",
+        ("train", "val"),
+    ),
+    "celeba": Source(
+        celeba.load, "CelebA, faces with 40 attributes, downloadable", ("train", "val", "test")
+    ),
+    "folder": Source(
+        folder.load,
+        "your images: a folder of class folders, or the same in a .zip (--root)",
+        ("train", "val", "test", "all"),
+    ),
+    "arrays": Source(
+        arrays.load, "your images: a .npz or .npy of uint8 arrays (--root)", ("train", "all")
+    ),
+}
+
+
+def load_images(
+    source: str,
+    *,
+    root: str | Path | None = None,
+    split: str = "train",
+    download: bool = False,
+    size: int | None = None,
+    cache: bool | str | Path = True,
+    progress: Progress | None = None,
+) -> ImageSet:
+    """One split of an image set, in an order that never changes.
+
+    Args:
+        source: a key of `SOURCES`.
+        root: where the images are: a folder, a .zip or an array file, as the source takes them.
+            Downloadable sets default to ``$TASKDISC_DATA`` or ``~/.cache/taskdisc/data``.
+        split: train, val or test as the source has them.
+        download: fetch the images where they are missing.
+        size: side [pixels] to which images are cut and resized, see `ImageSet.resized`. None keeps
+            the source's own, except for `folder` and `celeba`, which then get 32.
+        cache: where decoded images are kept: True for ``$TASKDISC_CACHE`` or
+            ``~/.cache/taskdisc/decoded``, False for nowhere, or a folder.
+        progress: called with (images decoded, images in all) while images are decoded.
+
+    Raises:
+        SettingError: an argument breaks its rule.
+        ImageSetError: the images are missing or unreadable.
+    """
+    if source not in SOURCES:
+        raise SettingError(
+            f"`source` must be an image set, got {source!r}: {did_you_mean(str(source), SOURCES)}"
+        )
+    if size is not None:
+        check_side("size", size)
+    request = Request(
+        source=source,
+        root=None if root is None else Path(root).expanduser(),
+        split=split,
+        download=download,
+        size=size,
+        cache=(cache_folder() if cache else None)
+        if isinstance(cache, bool)
+        else Path(cache).expanduser(),
+        progress=progress,
+    )
+    row = SOURCES[source]
+    request.check_split(row.splits)
+    return row.load(request)

@@ -1,0 +1,199 @@
+"""Labelings: binary vectors over an image set, their distance, their identity, their files."""
+
+import csv
+import hashlib
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taskdisc.errors import SettingError
+
+
+def n_positives(n_images: int, ratio: int) -> int:
+    """Positives of a labeling with class ratio 1:`ratio` over `n_images` images.
+
+    Raises:
+        SettingError: `ratio` is below 1, or `n_images` is no multiple of `ratio` + 1.
+    """
+    if ratio < 1:
+        raise SettingError(f"`ratio` must be at least 1 (one positive to one negative), got {ratio}.")
+    if n_images < 1 or n_images % (ratio + 1):
+        below = n_images // (ratio + 1) * (ratio + 1)
+        cure = f"take {below} or {below + ratio + 1} images" if below else "take more images"
+        raise SettingError(
+            f"the number of images must be a multiple of `ratio` + 1 = {ratio + 1}, "
+            f"got {n_images}; {cure}, or another ratio."
+        )
+    return n_images // (ratio + 1)
+
+
+def encode(proposal: np.ndarray, n_pos: int) -> np.ndarray:
+    """The labeling uint8 [n_images] whose positives are the `n_pos` highest entries of a proposal.
+
+    Equal entries are taken in the order of the images.
+    """
+    labeling = np.zeros(len(proposal), dtype=np.uint8)
+    labeling[np.argsort(-np.asarray(proposal), kind="stable")[:n_pos]] = 1
+    return labeling
+
+
+def random_labelings(
+    n_labelings: int, n_images: int, n_pos: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Labelings uint8 [n_labelings, n_images], each with `n_pos` positives drawn uniformly."""
+    order = np.argsort(rng.random((n_labelings, n_images)), axis=1)
+    labelings = np.zeros((n_labelings, n_images), dtype=np.uint8)
+    np.put_along_axis(labelings, order[:, :n_pos], 1, axis=1)
+    return labelings
+
+
+def ablation(a: np.ndarray, b: np.ndarray) -> float:
+    """Share in [0, 1] of the positives that two labelings [n_images] do not have in common.
+
+    1 − |A∩B| / n_pos. At 1:1 a labeling and its flip are the same task, so the smaller of the two
+    distances counts and the largest possible value is 1/2.
+
+    Raises:
+        SettingError: the labelings differ in length or in their number of positives.
+    """
+    a, b = np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64)
+    if a.shape != b.shape or a.ndim != 1:
+        raise SettingError(
+            f"two labelings must be vectors of the same length, got shapes {a.shape} and {b.shape}."
+        )
+    n_pos = int(a.sum())
+    if n_pos != int(b.sum()):
+        raise SettingError(
+            "two labelings must have the same number of positives to be compared, "
+            f"got {n_pos} and {int(b.sum())}."
+        )
+    if n_pos == 0:
+        return 0.0
+    common = int((a & b).sum()) / n_pos
+    if 2 * n_pos == len(a):
+        common = max(common, 1 - common)
+    return 1 - common
+
+
+def canonical(labeling: np.ndarray) -> np.ndarray:
+    """The form that stands for a labeling and all that are the same task.
+
+    At 1:1 the one of labeling and flip in which the first image is negative; else the labeling.
+    """
+    labeling = np.asarray(labeling, dtype=np.uint8)
+    if 2 * int(labeling.sum()) == len(labeling) and labeling[0] == 1:
+        return 1 - labeling
+    return labeling
+
+
+def key(labeling: np.ndarray) -> str:
+    """A short name of the task that a labeling is: equal labelings, and flips at 1:1, share it."""
+    packed = np.packbits(canonical(labeling)).tobytes()
+    return hashlib.blake2b(packed, digest_size=8).hexdigest()
+
+
+def to_hex(labeling: np.ndarray) -> str:
+    """The bits of a labeling as hexadecimal text, eight images to two digits."""
+    return np.packbits(np.asarray(labeling, dtype=np.uint8)).tobytes().hex()
+
+
+def from_hex(text: str, n_images: int) -> np.ndarray:
+    """The labeling uint8 [n_images] that `to_hex` wrote."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=n_images)
+
+
+def check_labelings(labelings: Any, n_images: int | None = None, name: str = "labelings") -> np.ndarray:
+    """Labelings as uint8 [n_labelings, n_images]; a single vector becomes one row.
+
+    Raises:
+        SettingError: not a matrix of 0 and 1, or rows that do not have `n_images` entries.
+    """
+    array = np.asarray(labelings)
+    if array.ndim == 1:
+        array = array[None]
+    if array.ndim != 2 or array.size == 0:
+        raise SettingError(
+            f"`{name}` must be an array [n_labelings, n_images], got shape {array.shape}."
+        )
+    if n_images is not None and array.shape[1] != n_images:
+        raise SettingError(
+            f"`{name}` must have one entry per image, {n_images} here, got {array.shape[1]}; "
+            "select the same images that the labels were made for."
+        )
+    if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
+        wrong = next((v for v in array.ravel().tolist() if v not in (0, 1)), None)
+        raise SettingError(f"`{name}` must hold 0 and 1 only, got {wrong!r}.")
+    return array.astype(np.uint8)
+
+
+def read_labelings(path: Path) -> np.ndarray:
+    """Labelings uint8 [n_labelings, n_images] from a `.csv` (a labeling per row) or an `.npz`.
+
+    The `.npz` holds an array `labelings`, as `tasks.npz` of a run does. A first line of the `.csv`
+    that holds words is taken as a heading.
+
+    Raises:
+        SettingError: no such file, another format, or other values than 0 and 1.
+    """
+    if not path.is_file():
+        raise SettingError(f"the labels file must exist, got '{path}'.")
+    if path.suffix == ".npz":
+        arrays = read_arrays(path)
+        if "labelings" not in arrays:
+            raise SettingError(
+                f"the labels file must hold an array `labelings`, got {sorted(arrays)} in '{path}'."
+            )
+        return check_labelings(arrays["labelings"], name=str(path))
+    if path.suffix != ".csv":
+        raise SettingError(f"the labels file must be a .csv or an .npz, got '{path}'.")
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+    if rows and any(_number(cell) is None for cell in rows[0]):
+        rows = rows[1:]
+    return check_labelings(_numbers(rows, path), name=str(path))
+
+
+def _numbers(rows: Sequence[Sequence[str]], path: Path) -> np.ndarray:
+    if not rows:
+        raise SettingError(f"the labels file must hold at least one labeling, got none in '{path}'.")
+    values = []
+    for line, row in enumerate(rows, start=1):
+        numbers = [_number(cell) for cell in row]
+        for cell, number in zip(row, numbers, strict=True):
+            if number is None:
+                raise SettingError(
+                    f"labeling {line} of '{path}' must hold 0 and 1 only, got {cell!r}."
+                )
+        values.append(numbers)
+    lengths = sorted({len(row) for row in values})
+    if len(lengths) > 1:
+        raise SettingError(
+            f"every labeling of '{path}' must have one entry per image, "
+            f"got rows of {lengths[0]} and of {lengths[-1]} entries."
+        )
+    return np.array(values)
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an `.npz`, never unpickled.
+
+    Raises:
+        SettingError: it is no `.npz`, it is damaged, or it holds pickled objects.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
+        raise SettingError(
+            f"'{path}' must be an .npz of plain arrays, but it cannot be read as one ({error})."
+        ) from error

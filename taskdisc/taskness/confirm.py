@@ -1,0 +1,221 @@
+"""Is a found labeling no accident? Fresh splits, against random labelings scored alike."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from taskdisc.errors import SettingError
+from taskdisc.images import ImageSet, as_image_set
+from taskdisc.labelings import check_labelings, random_labelings
+from taskdisc.pool import Pool
+from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.score import TrainedScorer
+
+LEVEL = 0.05
+"""Share of random labelings above the threshold T_task, and the largest adjusted p of a task."""
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """Evidence for some labelings of one image set and ratio.
+
+    Attributes:
+        per_split: Taskness of every fresh split [n_labelings, n_splits].
+        random: Taskness of the random labelings [n_random], each a mean over its own splits.
+        validation: Mean validation cross-entropy [nats] after every step
+            [n_labelings, n_steps + 1].
+        training: The same on the train splits.
+        baseline: Mean of both baselines [n_labelings].
+    """
+
+    per_split: np.ndarray
+    random: np.ndarray
+    validation: np.ndarray
+    training: np.ndarray
+    baseline: np.ndarray
+
+    @property
+    def mean(self) -> np.ndarray:
+        """Confirmed taskness [n_labelings]."""
+        return self.per_split.mean(axis=1)
+
+    @property
+    def sem(self) -> np.ndarray:
+        """Standard error of `mean` over the splits [n_labelings]."""
+        return self.per_split.std(axis=1, ddof=1) / np.sqrt(self.per_split.shape[1])
+
+    @property
+    def threshold(self) -> float:
+        """T_task: the 95 % quantile of the random labelings."""
+        return float(np.quantile(self.random, 1 - LEVEL))
+
+    @property
+    def p(self) -> np.ndarray:
+        """One-sided p against the random labelings [n_labelings]: (1 + number ≥ mean) / (1 + n).
+
+        Never 0, and exact for any distribution: Phipson & Smyth 2010, "Permutation p-values should
+        never be zero", eq. 2.
+        """
+        above = (self.random[None] >= self.mean[:, None]).sum(axis=1)
+        return (1 + above) / (1 + len(self.random))
+
+    @property
+    def p_adjusted(self) -> np.ndarray:
+        """`p` corrected over the labelings [n_labelings]: Benjamini & Hochberg 1995."""
+        from scipy.stats import false_discovery_control
+
+        return np.asarray(false_discovery_control(self.p, method="bh"))
+
+    @property
+    def is_task(self) -> np.ndarray:
+        """Whether each labeling is a task, bool [n_labelings]: above T_task, adjusted p ≤ 5 %."""
+        return (self.mean > self.threshold) & (self.p_adjusted <= LEVEL)
+
+
+def confirm(
+    images: ImageSet | np.ndarray,
+    labelings: np.ndarray,
+    *,
+    n_splits: int = 64,
+    n_random: int = 100,
+    random_splits: int = 20,
+    protocol: Protocol | str | dict[str, Any] = "stratified",
+    seed: int = 0,
+    jobs: int = 0,
+    device: str = "auto",
+) -> Confirmation:
+    """Score labelings on splits and initialisations of their own, and random labelings beside them.
+
+    The random labelings have as many positives and are scored by the same protocol. They get fewer
+    splits each, for it is their spread that counts; the noise which that leaves in them widens the
+    null, so it can only raise the threshold and p.
+
+    Args:
+        images: An image set, or uint8 [n_images, H, W, C].
+        labelings: 0/1 [n_labelings, n_images], all with the same number of positives.
+        n_splits: Fresh splits per labeling.
+        n_random: Random labelings; the smallest possible p is 1 / (n_random + 1).
+        random_splits: Splits per random labeling.
+        protocol: As in `score`; its own number of splits is not used.
+        seed: Decides splits, initialisations and random labelings. They are never those that
+            `score` or `search` use with the same seed.
+        jobs: Workers; 0 stands for one per core or GPU.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+
+    Raises:
+        SettingError: an argument breaks its rule.
+    """
+    image_set = as_image_set(images)
+    for name, value, least in (
+        ("n_splits", n_splits, 2),
+        ("n_random", n_random, 20),
+        ("random_splits", random_splits, 1),
+        ("seed", seed, 0),
+    ):
+        if value < least:
+            raise SettingError(f"`{name}` must be at least {least}, got {value}.")
+    plan = ConfirmPlan(
+        image_set,
+        check_labelings(labelings, len(image_set)),
+        protocol_from(protocol),
+        n_splits=n_splits,
+        n_random=n_random,
+        random_splits=random_splits,
+        seed=seed,
+    )
+    return plan.run(Pool(jobs, device))
+
+
+@dataclass(frozen=True)
+class ConfirmPlan:
+    """What `confirm` computes, so that a run can journal it and go on where it stopped."""
+
+    image_set: ImageSet
+    labelings: np.ndarray
+    protocol: Protocol
+    n_splits: int
+    n_random: int
+    random_splits: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        counts = sorted(set(self.labelings.sum(axis=1).tolist()))
+        if len(counts) > 1:
+            raise SettingError(
+                "labelings that are confirmed together must have the same number of positives, "
+                f"got from {counts[0]} to {counts[-1]}."
+            )
+
+    def run(
+        self,
+        pool: Pool,
+        done: Sequence[dict[str, Any]] = (),
+        record: Callable[[list[dict[str, Any]]], None] = lambda lines: None,
+        progress: Callable[[int], None] = lambda trainings: None,
+    ) -> Confirmation:
+        """Compute what is not among the `done` lines, `record` each new one, and put all together.
+
+        Args:
+            pool: Where to train.
+            done: Lines that an earlier call recorded.
+            record: Called with every group of new lines.
+            progress: Called with the number of trainings that became known, of `n_trainings`.
+        """
+        lines = {(line["kind"], line["index"]): line for line in done}
+        for kind, labelings, n_splits, seed in self._parts():
+            scorer = TrainedScorer(
+                self.image_set, replace(self.protocol, n_splits=n_splits), seed, pool
+            )
+            groups = [
+                range(start, min(start + scorer.group, len(labelings)))
+                for start in range(0, len(labelings), scorer.group)
+            ]
+            missing = [g for g in groups if any((kind, index) not in lines for index in g)]
+            progress(sum(len(g) for g in groups if g not in missing) * n_splits)
+            scored = scorer.score_groups([labelings[list(g)] for g in missing])
+            for group, scores in zip(missing, scored, strict=True):
+                new = [
+                    {
+                        "kind": kind,
+                        "index": index,
+                        "per_split": scores.per_split[i].tolist(),
+                        "training": scores.training[i].mean(axis=0).tolist(),
+                        "validation": scores.validation[i].mean(axis=0).tolist(),
+                        "baseline": float(scores.baseline[i].mean()),
+                    }
+                    for i, index in enumerate(group)
+                ]
+                record([line for line in new if (kind, line["index"]) not in lines])
+                lines.update({(kind, line["index"]): line for line in new})
+                progress(len(group) * n_splits)
+
+        def column(kind: str, n: int, name: str) -> np.ndarray:
+            return np.array([lines[kind, index][name] for index in range(n)])
+
+        n_labelings = len(self.labelings)
+        return Confirmation(
+            per_split=column("task", n_labelings, "per_split"),
+            random=column("random", self.n_random, "per_split").mean(axis=1),
+            validation=column("task", n_labelings, "validation"),
+            training=column("task", n_labelings, "training"),
+            baseline=column("task", n_labelings, "baseline"),
+        )
+
+    @property
+    def n_trainings(self) -> int:
+        """Trainings of the whole plan."""
+        return len(self.labelings) * self.n_splits + self.n_random * self.random_splits
+
+    def _parts(self) -> list[tuple[str, np.ndarray, int, int]]:
+        """Kind, labelings, splits and seed of both sides, with streams that no search uses."""
+        stream = np.random.SeedSequence([self.seed, 0x636F6E6669726D])  # "confirm"
+        seeds = stream.generate_state(2, dtype=np.uint64)
+        rng = np.random.default_rng(stream.spawn(1)[0])
+        n_pos = int(self.labelings[0].sum())
+        random = random_labelings(self.n_random, len(self.image_set), n_pos, rng)
+        return [
+            ("task", self.labelings, self.n_splits, int(seeds[0])),
+            ("random", random, self.random_splits, int(seeds[1])),
+        ]

@@ -1,0 +1,119 @@
+"""How an image set is divided into train and validation: protocols as data, splits as masks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from taskdisc.errors import SettingError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How one labeling is scored: which splits, how many, and how long each network trains."""
+
+    splits: str = "stratified"  # a name in SPLITTERS
+    n_splits: int = 10  # trainings per labeling
+    n_folds: int = 5  # stratified: folds per repeat; random: 1/n_folds of the images validate
+    common: bool = True  # the same random order and initialisations for all labelings compared
+    n_steps: int = 100  # steps of full-batch Adam
+    lr: float = 1e-3  # learning rate of Adam
+
+    def __post_init__(self) -> None:
+        if self.splits not in SPLITTERS:
+            cure = did_you_mean(self.splits, SPLITTERS)
+            raise SettingError(
+                f"`protocol.splits` must be a known kind of split, got {self.splits!r}; {cure}"
+            )
+        for name, least in (("n_splits", 1), ("n_folds", 2), ("n_steps", 5)):
+            value = getattr(self, name)
+            if value < least:
+                raise SettingError(f"`protocol.{name}` must be at least {least}, got {value}.")
+        if not self.lr > 0:
+            raise SettingError(f"`protocol.lr` must be positive, got {self.lr}.")
+
+
+def protocol_from(value: "Protocol | str | dict[str, Any]") -> Protocol:
+    """A protocol from its name, from `{name: …, <field>: …}` over a named one, or as it is.
+
+    Raises:
+        SettingError: an unknown name or field.
+    """
+    if isinstance(value, Protocol):
+        return value
+    if not isinstance(value, str | dict):
+        raise SettingError(f"`protocol` must be a name or a mapping of settings, got {value!r}.")
+    changes = {"name": value} if isinstance(value, str) else dict(value)
+    name = changes.pop("name", "stratified")
+    if name not in PROTOCOLS:
+        raise SettingError(
+            f"`protocol` must be a known protocol, got {name!r}; {did_you_mean(name, PROTOCOLS)}"
+        )
+    known = {field.name: type(field.default) for field in fields(Protocol)}
+    for field, given in changes.items():
+        if field not in known:
+            raise SettingError(
+                f"`protocol.{field}` is not a setting of a protocol; {did_you_mean(field, known)}"
+            )
+        # A whole number is a good float; a truth value is no number.
+        if type(given) is not known[field] and (known[field], type(given)) != (float, int):
+            raise SettingError(
+                f"`protocol.{field}` must be of type {known[field].__name__}, got {given!r}."
+            )
+    return replace(PROTOCOLS[name], **changes)
+
+
+def validation_masks(
+    protocol: Protocol, labeling: np.ndarray, repeat_rngs: list[np.random.Generator]
+) -> np.ndarray:
+    """Which images validate in each split, bool [n_splits, n_images], for one labeling.
+
+    Each generator draws one repeat: `n_folds` splits under stratification, one otherwise.
+    """
+    splitter = SPLITTERS[protocol.splits][0]
+    masks = [splitter(labeling, protocol.n_folds, rng) for rng in repeat_rngs]
+    return np.concatenate(masks)[: protocol.n_splits]
+
+
+def n_repeats(protocol: Protocol) -> int:
+    """Draws that `n_splits` splits need; the last repeat may be used in part."""
+    per_repeat = protocol.n_folds if SPLITTERS[protocol.splits][1] else 1
+    return -(-protocol.n_splits // per_repeat)
+
+
+def _stratified_folds(labeling: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """k folds, each with its share of the positives and of the negatives, differing by at most one.
+
+    The images are put in one random order and dealt to the folds, positives first; so labelings
+    that differ in few images have nearly the same folds under the same order.
+    """
+    order = rng.permutation(len(labeling))
+    dealt = np.concatenate([order[labeling[order] == 1], order[labeling[order] == 0]])
+    fold = np.empty(len(labeling), dtype=np.int64)
+    fold[dealt] = np.arange(len(labeling)) % n_folds
+    return fold == np.arange(n_folds)[:, None]
+
+
+def _random_split(labeling: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
+    """One split that pays no heed to the labels: 1/n_folds of the images, at least one, validate."""
+    mask = np.zeros((1, len(labeling)), dtype=bool)
+    n_validation = max(1, len(labeling) // n_folds)
+    mask[0, rng.permutation(len(labeling))[:n_validation]] = True
+    return mask
+
+
+_Splitter = Callable[[np.ndarray, int, np.random.Generator], np.ndarray]
+
+SPLITTERS: dict[str, tuple[_Splitter, bool]] = {
+    "stratified": (_stratified_folds, True),
+    "random": (_random_split, False),
+}
+"""By name: the splitter, and whether one draw of it gives `n_folds` splits (else one)."""
+
+PROTOCOLS: dict[str, Protocol] = {
+    # The default; chosen by `taskdisc study score-reliability`, see docs/experiments.md.
+    "stratified": Protocol(),
+    # The source work: one random 80-20 split per labeling, 100 steps of Adam at 1e-3.
+    "source": Protocol(splits="random", n_splits=1, common=False),
+}

@@ -1,0 +1,236 @@
+"""Taskness: how much better than blind a network generalises on a labeling."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from taskdisc.errors import ImageSetError, SettingError
+from taskdisc.images import ImageSet, as_image_set
+from taskdisc.labelings import check_labelings, key
+from taskdisc.pool import Pool
+from taskdisc.taskness.protocol import Protocol, n_repeats, protocol_from, validation_masks
+
+POPULATION = 10
+"""Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
+
+GPU_POPULATION = 640
+"""Networks trained at once on a GPU: 64 labelings of 10 splits."""
+
+WINDOW = 5
+"""Steps of the rolling median."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a protocol measured of some labelings.
+
+    Attributes:
+        per_split: (b − g) / b of every split [n_labelings, n_splits]; 0 = no better than blind,
+            1 = solved, negative = worse than blind.
+        baseline: b, the mean of both baselines' validation cross-entropy [n_labelings, n_splits].
+        training: Cross-entropy [nats] on the train split after every step
+            [n_labelings, n_splits, n_steps + 1].
+        validation: The same on the validation split.
+    """
+
+    per_split: np.ndarray
+    baseline: np.ndarray
+    training: np.ndarray
+    validation: np.ndarray
+
+    @property
+    def taskness(self) -> np.ndarray:
+        """Mean over the splits [n_labelings]."""
+        return self.per_split.mean(axis=1)
+
+
+def score(
+    images: ImageSet | np.ndarray,
+    labelings: np.ndarray,
+    *,
+    protocol: Protocol | str | dict[str, Any] = "stratified",
+    seed: int = 0,
+    jobs: int = 0,
+    device: str = "auto",
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Taskness of labelings by training LeNets on them.
+
+    Args:
+        images: An image set, or uint8 [n_images, H, W, C]; resized to 32x32.
+        labelings: 0/1 [n_labelings, n_images], or one labeling [n_images].
+        protocol: A name in `PROTOCOLS`, `{"name": …, field: value}`, or a `Protocol`.
+        seed: Decides splits and initialisations; the same seed gives the same scores for any
+            number of jobs.
+        jobs: Workers; 0 stands for one per core or GPU.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        progress: Called with the number of labelings that were just scored.
+
+    Raises:
+        SettingError: labelings, protocol, seed, jobs or device break their rules.
+        ImageSetError: images of another type or shape, or too few to split.
+    """
+    image_set = as_image_set(images)
+    if seed < 0:
+        raise SettingError(f"`seed` must be 0 or more, got {seed}.")
+    labelings = check_labelings(labelings, len(image_set))
+    scorer = TrainedScorer(image_set, protocol_from(protocol), seed, Pool(jobs, device))
+    parts = []
+    for part in scorer.score(labelings):
+        parts.append(part)
+        if progress:
+            progress(len(part.per_split))
+    return concatenated(parts)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One unit of work for the pool: some labelings of an image set."""
+
+    images: np.ndarray
+    content: str  # names the image set, so that a worker lays it out once
+    labelings: np.ndarray
+    protocol: Protocol
+    seed: int
+
+
+class TrainedScorer:
+    """Scores labelings of one image set by one protocol and seed, in groups, over a pool."""
+
+    def __init__(self, image_set: ImageSet, protocol: Protocol, seed: int, pool: Pool) -> None:
+        if len(image_set) < protocol.n_folds:
+            raise ImageSetError(
+                f"the image set must have at least `protocol.n_folds` = {protocol.n_folds} images, "
+                f"got {len(image_set)}."
+            )
+        from taskdisc.taskness.lenet import SIDE
+
+        self._images = np.asarray(image_set.resized(SIDE).images)
+        self._content = image_set.content_hash()
+        self._protocol = protocol
+        self._seed = seed
+        self._pool = pool
+
+    @property
+    def group(self) -> int:
+        """Labelings scored together: fill one population. The same for any number of jobs."""
+        population = POPULATION if self._pool.devices == ["cpu"] else GPU_POPULATION
+        return max(1, population // self._protocol.n_splits)
+
+    def score(self, labelings: np.ndarray) -> Iterator[Scores]:
+        """Scores of consecutive groups of `group` labelings [n_labelings, n_images], in order."""
+        groups = np.split(labelings, range(self.group, len(labelings), self.group))
+        return self.score_groups(groups)
+
+    def score_groups(self, groups: list[np.ndarray]) -> Iterator[Scores]:
+        """Scores of each group of labelings, in order."""
+        work = [
+            _Work(self._images, self._content, group, self._protocol, self._seed)
+            for group in groups
+        ]
+        return self._pool.map(_score_group, work)
+
+
+def concatenated(parts: list[Scores]) -> Scores:
+    """The scores of several groups as those of one."""
+    return Scores(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("per_split", "baseline", "training", "validation")
+        )
+    )
+
+
+def read_out(curves: np.ndarray) -> np.ndarray:
+    """g: the minimum over training of curves [..., n_steps + 1] after a rolling median of 5."""
+    windows = np.lib.stride_tricks.sliding_window_view(curves, WINDOW, axis=-1)
+    return np.median(windows, axis=-1).min(axis=-1)
+
+
+def _score_group(work: _Work, device: str) -> Scores:
+    """Train all splits of the labelings, population by population, and read the curves out."""
+    import torch
+
+    from taskdisc.taskness.baselines import blind_curves, informed
+    from taskdisc.taskness.lenet import initial_parameters
+    from taskdisc.taskness.population import train
+
+    protocol = work.protocol
+    patches = _laid_out(work, device)
+    validation, seeds, baseline = [], [], []
+    for labeling in work.labelings:
+        masks, initialisations = _splits(protocol, labeling, work.seed)
+        blind = blind_curves(labeling, masks, initialisations, protocol.n_steps, protocol.lr)
+        baseline.append((informed(labeling, masks) + read_out(blind)) / 2)
+        validation.append(masks)
+        seeds.append(initialisations)
+    masks = np.concatenate(validation)
+    labels = np.repeat(work.labelings, protocol.n_splits, axis=0)
+    parameters = initial_parameters(np.concatenate(seeds))
+    train_share = ~masks / (~masks).sum(axis=1, keepdims=True)
+    population = POPULATION if device == "cpu" else GPU_POPULATION
+    curves = []
+    for start in range(0, len(labels), population):
+        part = slice(start, start + population)
+        train_weights = torch.from_numpy(train_share[part]).float().to(device)
+        validation_share = masks[part] / masks[part].sum(axis=1, keepdims=True)
+        shares = torch.from_numpy(validation_share).float().to(device)
+        losses = train(
+            patches,
+            torch.from_numpy(labels[part]).to(device),
+            train_weights,
+            parameters[part].to(device),
+            n_steps=protocol.n_steps,
+            lr=protocol.lr,
+        )
+        means = torch.stack([(losses * train_weights).sum(2), (losses * shares).sum(2)])
+        curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
+    shape = (len(work.labelings), protocol.n_splits, protocol.n_steps + 1)
+    training, validating = (np.concatenate([c[i] for c in curves]).reshape(shape) for i in (0, 1))
+    b = np.stack(baseline)
+    g = read_out(validating)
+    per_split = np.divide(b - g, b, out=np.zeros_like(b), where=_learnable(work.labelings, masks))
+    return Scores(per_split, b, training, validating)
+
+
+def _learnable(labelings: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Splits whose train part holds both classes, bool [n_labelings, n_splits].
+
+    Where it does not there is nothing to learn, and the taskness of the split is 0 by definition;
+    so is that of a constant labeling.
+    """
+    n_splits = len(masks) // len(labelings)
+    train = ~masks.reshape(len(labelings), n_splits, -1)
+    positives = (train & (labelings[:, None] == 1)).any(axis=2)
+    negatives = (train & (labelings[:, None] == 0)).any(axis=2)
+    return positives & negatives
+
+
+def _splits(protocol: Protocol, labeling: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Validation masks [n_splits, n_images] and initialisation seeds [n_splits] of a labeling.
+
+    Both come from `seed` and, unless the protocol has them in common for all labelings, from the
+    labeling itself; never from the order in which labelings are scored.
+    """
+    own = [] if protocol.common else [int(key(labeling), 16)]
+    order, initialisation = np.random.SeedSequence([seed, *own]).spawn(2)
+    rngs = [np.random.default_rng(child) for child in order.spawn(n_repeats(protocol))]
+    masks = validation_masks(protocol, labeling, rngs)
+    return masks, initialisation.generate_state(protocol.n_splits).astype(np.int64)
+
+
+_patches_of_worker: dict[tuple[str, str], Any] = {}
+
+
+def _laid_out(work: _Work, device: str) -> Any:
+    """The patches of the work's image set on a device: laid out once per worker, not per call."""
+    from taskdisc.taskness.lenet import standardised
+    from taskdisc.taskness.population import lay_out
+
+    name = (work.content, device)
+    if name not in _patches_of_worker:
+        _patches_of_worker.clear()  # one image set at a time, so that memory stays bounded
+        _patches_of_worker[name] = lay_out(standardised(work.images).to(device))
+    return _patches_of_worker[name]
