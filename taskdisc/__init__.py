@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from taskdisc.images import ImageSet, load_images, select
-    from taskdisc.labelings import ablation
     from taskdisc.discovery.result import SearchResult
     from taskdisc.discovery.run import search
     from taskdisc.discovery.tasks import Tasks, load_tasks
+    from taskdisc.images import ImageSet, load_images, select
+    from taskdisc.labelings import ablation
     from taskdisc.taskness.confirm import Confirmation, confirm
     from taskdisc.taskness.lenet import LeNet
     from taskdisc.taskness.score import Scores, score

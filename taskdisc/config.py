@@ -61,20 +61,6 @@ class SearchSettings(Settings):
         return protocol_from(value)
 
 
-class ScoreSettings(Settings):
-    """How given labelings are scored."""
-
-    images: ImagesSettings = ImagesSettings()
-    protocol: Protocol = protocol_from("stratified")
-    confirm: ConfirmSettings = ConfirmSettings()
-    seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
-
-
 S = TypeVar("S", bound=Settings)
 
 

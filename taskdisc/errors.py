@@ -6,13 +6,13 @@ from typing import ClassVar
 
 
 class TaskdiscError(Exception):
-    """Base of every error that the commands print as one line; `exit_code` is the process's status."""
+    """Base of every error that commands print as one line; `exit_code` is the process's status."""
 
     exit_code: ClassVar[int] = 2
 
 
 class SettingError(TaskdiscError, ValueError):
-    """A setting or argument breaks its rule: names the setting, the rule, the value and the cure."""
+    """A setting or argument breaks its rule; names setting, rule, value and cure."""
 
 
 class ImageSetError(TaskdiscError, ValueError):
@@ -30,7 +30,7 @@ class RunFailedError(TaskdiscError, RuntimeError):
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of an error sentence about an unknown name: its nearest valid name, or all of them."""
+    """The end of an error sentence about an unknown name: the nearest valid one, or all of them."""
     choices = sorted(choices)
     lowered = {choice.lower(): choice for choice in choices}
     near = get_close_matches(name.lower(), lowered, n=1)

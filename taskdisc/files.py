@@ -32,14 +32,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` as indented JSON, atomically; NaN and infinity are refused, for JSON has none."""
+    """Write `value` as indented JSON, atomically; NaN and infinity are refused."""
     write_atomic(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as a compressed `.npz` that loads without pickle, atomically."""
     with tempfile.TemporaryFile() as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez_compressed(file, allow_pickle=False, **arrays)
         file.seek(0)
         write_atomic(path, file.read())
 

@@ -30,8 +30,8 @@ class Journal:
         Raises:
             RunFailedError: the disk is full or the folder cannot be written.
         """
-        lines = [dict(line) for line in lines]
-        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in lines)
+        new = [dict(line) for line in lines]
+        text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in new)
         try:
             with self.path.open("ab") as file:
                 file.write(text.encode())
@@ -42,7 +42,7 @@ class Journal:
                 f"'{self.path}' cannot be written ({error.strerror}); everything before is kept: "
                 "mend that, then resume."
             ) from error
-        self.lines.extend(lines)
+        self.lines.extend(new)
 
 
 class MemoryJournal:
@@ -53,7 +53,7 @@ class MemoryJournal:
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep the lines."""
-        self.lines.extend(dict(line) for line in lines)
+        self.lines.extend(dict(line) for line in new)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:
@@ -78,7 +78,7 @@ def _read(path: Path) -> tuple[list[dict[str, Any]], int]:
             if intact + len(raw) == len(data):
                 break  # torn by whatever stopped the writer
             raise RunFolderError(
-                f"line {number} of '{path}' must be a JSON object; the file was changed or damaged: "
+                f"line {number} of '{path}' must be a JSON object; the file was damaged: "
                 "restore it, or start a new run in another folder."
             )
         lines.append(line)

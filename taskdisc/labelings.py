@@ -19,7 +19,9 @@ def n_positives(n_images: int, ratio: int) -> int:
         SettingError: `ratio` is below 1, or `n_images` is no multiple of `ratio` + 1.
     """
     if ratio < 1:
-        raise SettingError(f"`ratio` must be at least 1 (one positive to one negative), got {ratio}.")
+        raise SettingError(
+            f"`ratio` must be at least 1 (one positive to one negative), got {ratio}."
+        )
     if n_images < 1 or n_images % (ratio + 1):
         below = n_images // (ratio + 1) * (ratio + 1)
         cure = f"take {below} or {below + ratio + 1} images" if below else "take more images"
@@ -105,7 +107,9 @@ def from_hex(text: str, n_images: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=n_images)
 
 
-def check_labelings(labelings: Any, n_images: int | None = None, name: str = "labelings") -> np.ndarray:
+def check_labelings(
+    labelings: Any, n_images: int | None = None, name: str = "labelings"
+) -> np.ndarray:
     """Labelings as uint8 [n_labelings, n_images]; a single vector becomes one row.
 
     Raises:
@@ -158,7 +162,9 @@ def read_labelings(path: Path) -> np.ndarray:
 
 def _numbers(rows: Sequence[Sequence[str]], path: Path) -> np.ndarray:
     if not rows:
-        raise SettingError(f"the labels file must hold at least one labeling, got none in '{path}'.")
+        raise SettingError(
+            f"the labels file must hold at least one labeling, got none in '{path}'."
+        )
     values = []
     for line, row in enumerate(rows, start=1):
         numbers = [_number(cell) for cell in row]

@@ -47,7 +47,9 @@ class Pool:
         from joblib import Parallel, delayed
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-        parallel = Parallel(self.jobs, backend="loky", return_as="generator", pre_dispatch="2*n_jobs")
+        parallel = Parallel(
+            self.jobs, backend="loky", return_as="generator", pre_dispatch="2*n_jobs"
+        )
         calls = (delayed(_in_worker)(work, item, self._device(number)) for number, item in numbered)
         try:
             yield from parallel(calls)
@@ -100,7 +102,7 @@ def _devices(device: str) -> list[str]:
         )
     if index and int(index) >= n_gpus:
         raise SettingError(
-            f"`device` must be one of the {n_gpus} GPUs that PyTorch sees (cuda:0 …), got {device!r}."
+            f"`device` must be one of the {n_gpus} GPUs that PyTorch sees, got {device!r}."
         )
     return [device] if index else [f"cuda:{i}" for i in range(n_gpus)]
 

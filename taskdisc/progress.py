@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -104,6 +105,22 @@ class BarProgress(Progress):
 
     def finish(self) -> None:
         self._bar.stop()
+
+
+def reading(progress: Progress) -> Callable[[int, int], None]:
+    """A callback (images done, images in all) that shows the decoding of images."""
+    seen = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal seen
+        if not seen:
+            progress.start("images", total, "read")
+        progress.advance(done - seen)
+        seen = done
+        if done == total:
+            progress.finish()
+
+    return tell
 
 
 def progress_for(stream: Any = None) -> Progress:

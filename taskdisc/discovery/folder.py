@@ -51,7 +51,7 @@ def new_folder(
         RunFolderError: `out` holds something already, or cannot be made.
     """
     try:
-        path = _numbered(f"search-{settings.images.source}") if out is None else out
+        path = numbered(f"search-{settings.images.source}") if out is None else out
         if out is not None:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
@@ -101,7 +101,7 @@ def folder_settings(path: Path) -> SearchSettings:
         ) from error
 
 
-def _numbered(name: str) -> Path:
+def numbered(name: str) -> Path:
     """Make the first `runs/<name>-<number>` that does not exist yet."""
     runs = Path("runs")
     runs.mkdir(exist_ok=True)

@@ -8,10 +8,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from taskdisc.config import SearchSettings
+from taskdisc.discovery.proposers import make_proposer
 from taskdisc.errors import RunFolderError
 from taskdisc.labelings import ablation, from_hex, key, n_positives, to_hex
 from taskdisc.progress import Progress
-from taskdisc.discovery.proposers import make_proposer
 from taskdisc.taskness.score import TrainedScorer
 
 PATIENCE = 1000
@@ -36,7 +36,11 @@ class Trial:
 
 
 def run_trials(
-    settings: SearchSettings, n_images: int, scorer: TrainedScorer, log: TrialLog, progress: Progress
+    settings: SearchSettings,
+    n_images: int,
+    scorer: TrainedScorer,
+    log: TrialLog,
+    progress: Progress,
 ) -> list[Trial]:
     """Score up to `budget` different labelings; those in the log are not scored again.
 
@@ -64,8 +68,7 @@ def run_trials(
     while len(trials) < settings.budget and repeated < PATIENCE:
         batch = proposer.ask(min(settings.batch, settings.budget - len(trials)))
         keys = [key(labeling) for labeling in batch]
-        new = {name: labeling for name, labeling in zip(keys, batch, strict=True)}
-        new = {name: labeling for name, labeling in new.items() if name not in taskness}
+        new = {k: row for k, row in zip(keys, batch, strict=True) if k not in taskness}
         repeated = 0 if new else repeated + len(batch)
         for name, value in _scored(new, scorer, logged, log, progress):
             taskness[name] = value

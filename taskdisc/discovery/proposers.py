@@ -64,7 +64,9 @@ class NevergradProposer(Proposer):
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                self._optimiser = registry[name](parametrization, budget=budget, num_workers=workers)
+                self._optimiser = registry[name](
+                    parametrization, budget=budget, num_workers=workers
+                )
         except Exception as error:  # optimisers with requirements of their own raise what they like
             raise SettingError(
                 f"`proposer` {name!r} cannot search {n_images} images: {error}"

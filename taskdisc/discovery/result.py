@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import SearchSettings
-from taskdisc.images import ImageSet
 from taskdisc.discovery.loop import Trial
+from taskdisc.images import ImageSet
 from taskdisc.taskness.confirm import Confirmation
 
 SCHEMA = 1

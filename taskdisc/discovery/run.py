@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import ImagesSettings, SearchSettings, settings_from
+from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
+from taskdisc.discovery.loop import best_different, run_trials
+from taskdisc.discovery.proposers import check_proposer
+from taskdisc.discovery.result import SearchResult
 from taskdisc.errors import RunFailedError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, load_images, select
 from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import n_positives
 from taskdisc.pool import Pool
-from taskdisc.progress import Progress
-from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
-from taskdisc.discovery.loop import best_different, run_trials
-from taskdisc.discovery.proposers import check_proposer
-from taskdisc.discovery.result import SearchResult
+from taskdisc.progress import Progress, reading
 from taskdisc.taskness.confirm import ConfirmPlan
 from taskdisc.taskness.score import TrainedScorer
 
@@ -78,8 +78,7 @@ def run_search(
     Raises:
         As `search`; RunFolderError if the folder holds trials of other settings.
     """
-    n_positives(len(image_set), settings.ratio)  # refuse a ratio that does not divide the images
-    check_proposer(settings.proposer)
+    check_run(image_set, settings)
     trial_log = folder.trials if folder else MemoryJournal()
     evidence_log = folder.evidence if folder else MemoryJournal()
     scorer = TrainedScorer(image_set, settings.protocol, settings.seed, pool)
@@ -119,6 +118,16 @@ def run_search(
     return result
 
 
+def check_run(image_set: ImageSet, settings: SearchSettings) -> None:
+    """Refuse settings that do not fit the images, before anything is written.
+
+    Raises:
+        SettingError: the ratio does not divide the images, or the proposer is unknown.
+    """
+    n_positives(len(image_set), settings.ratio)
+    check_proposer(settings.proposer)
+
+
 def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
     """The images that the settings choose, at the network's 32x32.
 
@@ -128,15 +137,13 @@ def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
     """
     from taskdisc.taskness.lenet import SIDE
 
-    reading = _Reading(progress)
     image_set = load_images(
         settings.source,
         root=settings.root,
         split=settings.split,
         download=settings.download,
-        progress=reading,
+        progress=reading(progress),
     )
-    progress.finish()
     by_class = {"n_classes": settings.n_classes, "per_class": settings.per_class}
     if settings.per_class is None and settings.n_images is None and image_set.targets:
         by_class["n_classes"] = settings.n_classes or DEFAULT_CLASSES
@@ -153,20 +160,6 @@ def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
         **by_class,
     )
     return chosen.resized(SIDE)
-
-
-class _Reading:
-    """Passes the decoding of images on to a progress bar, which starts with the first image."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._done = 0
-
-    def __call__(self, done: int, total: int) -> None:
-        if not self._done:
-            self._progress.start("images", total, "read")
-        self._progress.advance(done - self._done)
-        self._done = done
 
 
 class _Clock:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from taskdisc.discovery.folder import TASKS
 from taskdisc.errors import RunFolderError
 from taskdisc.labelings import read_arrays
-from taskdisc.discovery.folder import TASKS
 
 
 @dataclass(frozen=True)

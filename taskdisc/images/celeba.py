@@ -21,7 +21,7 @@ def load(request: Request) -> ImageSet:
     their central square and resized to `size`, 32 by default. The classes of an attribute such as
     ``Smiling`` are ``not Smiling`` (0) and ``Smiling`` (1).
     """
-    from torchvision.datasets import CelebA  # type: ignore[import-untyped]
+    from torchvision.datasets import CelebA
 
     root = request.data_root
     if not (root / _FOLDER).is_dir() and not request.download:

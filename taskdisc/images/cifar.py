@@ -11,7 +11,7 @@ from taskdisc.images.image_set import Images, Integers
 from taskdisc.images.request import Request
 
 if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+    from torchvision.datasets import CIFAR10
 
 
 def read_cifar(dataset: "type[CIFAR10]", request: Request) -> tuple[Images, Integers, list[str]]:

@@ -11,7 +11,7 @@ def load(request: Request) -> ImageSet:
     Source: Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009,
     https://www.cs.toronto.edu/~kriz/cifar.html.
     """
-    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+    from torchvision.datasets import CIFAR10
 
     images, labels, names = read_cifar(CIFAR10, request)
     found = ImageSet(request.source, images, {"class": labels}, {"class": list(names)})

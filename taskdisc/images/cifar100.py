@@ -54,7 +54,7 @@ def load(request: Request) -> ImageSet:
     """
     place = _image_folders(request.data_root)
     if place is None:
-        from torchvision.datasets import CIFAR100  # type: ignore[import-untyped]
+        from torchvision.datasets import CIFAR100
 
         images, fine, _ = read_cifar(CIFAR100, request)
         found = _image_set(request, images, fine)

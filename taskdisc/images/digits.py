@@ -21,7 +21,7 @@ def load(request: Request) -> ImageSet:
             f"`root` must be left out for 'digits', got '{request.root}': they come with "
             "scikit-learn; for images of your own use the source 'folder' or 'arrays'."
         )
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     data = load_digits()
     grey = np.round(data.images * (255 / 16)).astype(np.uint8)

@@ -54,7 +54,7 @@ def _place(request: Request) -> Path:
     if not archive.is_file():
         if not request.download:
             raise request.missing(f"the folder '{_FOLDER}' or '{archive.name}'")
-        from torchvision.datasets.utils import download_url  # type: ignore[import-untyped]
+        from torchvision.datasets.utils import download_url
 
         try:
             download_url(_URL, str(root), archive.name, _MD5)

@@ -29,7 +29,7 @@ def informed(labeling: np.ndarray, validation: np.ndarray) -> np.ndarray:
 def blind_curves(
     labeling: np.ndarray, validation: np.ndarray, seeds: np.ndarray, n_steps: int, lr: float
 ) -> np.ndarray:
-    """Validation cross-entropy [nats] of the blind baseline after every step, [n_splits, n_steps+1].
+    """Validation cross-entropy [nats] of the blind baseline, [n_splits, n_steps + 1].
 
     The same networks from the same initialisations, trained the same way on images that carry no
     information: every image is the image set's mean. Such a network gives all images one

@@ -1,6 +1,6 @@
 """The LeNet of the source work: shallow on purpose, to tell learnable from not."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "fc3.weight": (2, 84),
     "fc3.bias": (2,),
 }
-"""Parameters of the two-output network, in the order in which a flat parameter vector holds them."""
+"""Parameters of the two-output network, in the order of a flat parameter vector."""
 
 N_PARAMS = sum(int(np.prod(shape)) for shape in SHAPES.values())
 
 
 class LeNet(nn.Module):
-    """32x32x3 -> conv 5x5, 6 -> pool -> conv 5x5, 16 -> pool -> 120 -> 84 -> `n_outputs`, with ReLU.
+    """32x32x3 -> conv 5x5, 6 -> pool -> conv 5x5, 16 -> pool -> 120 -> 84 -> outputs, with ReLU.
 
     62,006 parameters for 10 outputs, 61,326 for 2. LeCun et al. 1998, "Gradient-based learning
     applied to document recognition", in today's usual form: max-pooling, ReLU, three channels.
@@ -50,7 +50,7 @@ class LeNet(nn.Module):
         return self.fc3(F.relu(self.fc2(x)))
 
 
-def initial_parameters(seeds: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
+def initial_parameters(seeds: Iterable[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """Parameters [n_models, 61326] of two-output networks, each drawn from its own seed alone.
 
     PyTorch's default for these layers: weights and biases uniform in ±1/√fan-in. Drawn on the

@@ -155,7 +155,7 @@ class _Population:
         self.grad_kernels1 = empty(m * 6, 75)
 
     def pass_over(self, losses: Tensor, *, backward: bool) -> None:
-        """Write every image's loss [chunk, m, n]; with `backward`, the gradients of all networks."""
+        """Write every image's loss [chunk, m, n]; with `backward`, all gradients too."""
         m = self.m
         kernels1 = self.parameters["conv1.weight"].reshape(m * 6, 75)
         kernels2 = self.parameters["conv2.weight"].permute(3, 0, 1, 4, 2)

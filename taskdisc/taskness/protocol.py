@@ -96,7 +96,7 @@ def _stratified_folds(labeling: np.ndarray, n_folds: int, rng: np.random.Generat
 
 
 def _random_split(labeling: np.ndarray, n_folds: int, rng: np.random.Generator) -> np.ndarray:
-    """One split that pays no heed to the labels: 1/n_folds of the images, at least one, validate."""
+    """One split regardless of the labels: 1/n_folds of the images, at least one, validate."""
     mask = np.zeros((1, len(labeling)), dtype=bool)
     n_validation = max(1, len(labeling) // n_folds)
     mask[0, rng.permutation(len(labeling))[:n_validation]] = True

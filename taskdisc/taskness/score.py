@@ -1,7 +1,7 @@
 """Taskness: how much better than blind a network generalises on a labeling."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -44,6 +44,12 @@ class Scores:
     def taskness(self) -> np.ndarray:
         """Mean over the splits [n_labelings]."""
         return self.per_split.mean(axis=1)
+
+    @property
+    def sem(self) -> np.ndarray:
+        """Standard error of `taskness` over the splits [n_labelings]; 0 for a single split."""
+        n_splits = self.per_split.shape[1]
+        return self.per_split.std(axis=1, ddof=min(1, n_splits - 1)) / np.sqrt(n_splits)
 
 
 def score(
@@ -161,7 +167,7 @@ def _score_group(work: _Work, device: str) -> Scores:
     patches = _laid_out(work, device)
     validation, seeds, baseline = [], [], []
     for labeling in work.labelings:
-        masks, initialisations = _splits(protocol, labeling, work.seed)
+        masks, initialisations = splits_of(protocol, labeling, work.seed)
         blind = blind_curves(labeling, masks, initialisations, protocol.n_steps, protocol.lr)
         baseline.append((informed(labeling, masks) + read_out(blind)) / 2)
         validation.append(masks)
@@ -208,7 +214,7 @@ def _learnable(labelings: np.ndarray, masks: np.ndarray) -> np.ndarray:
     return positives & negatives
 
 
-def _splits(protocol: Protocol, labeling: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def splits_of(protocol: Protocol, labeling: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Validation masks [n_splits, n_images] and initialisation seeds [n_splits] of a labeling.
 
     Both come from `seed` and, unless the protocol has them in common for all labelings, from the

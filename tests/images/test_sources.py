@@ -98,7 +98,7 @@ def flat(seeds: range) -> np.ndarray:
 
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CIFAR10  # type: ignore[import-untyped]
+    from torchvision.datasets import CIFAR10
 
     names = list("abcdefghij")
     batches: dict[str, dict[str, Any]] = {

@@ -1,0 +1,103 @@
+"""How fast labelings are scored, against the plain way, both in one go on one machine."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from taskdisc.config import ImagesSettings
+from taskdisc.discovery.run import load_selected
+from taskdisc.labelings import n_positives, random_labelings
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.taskness.protocol import PROTOCOLS, Protocol
+from taskdisc.taskness.score import TrainedScorer, splits_of
+
+N_LABELINGS = 12
+"""Labelings scored by each side in each round."""
+
+
+def bench_score(rounds: int, jobs: int) -> None:
+    """Print labelings scored per second by the population trainer and by a plain pool.
+
+    The plain pool is joblib with one `nn.Module` at a time and one thread per worker, on the same
+    splits and initialisations, for the default protocol and for the source work's number of steps.
+    It is not charged for the baselines. The sides take turns within each round, so that a drift of
+    the machine meets both; the ratio is the median of the rounds' ratios.
+    """
+    images = load_selected(ImagesSettings(), Progress())
+    rng = np.random.default_rng(0)
+    labelings = random_labelings(N_LABELINGS, len(images), n_positives(len(images), 4), rng)
+    pool = Pool(jobs, "cpu")
+    default = PROTOCOLS["stratified"]
+    print(
+        f"{len(images)} images, {N_LABELINGS} labelings a round, {rounds} rounds after a warm-up, "
+        f"{pool.jobs} worker(s) of one thread"
+    )
+    for protocol in (replace(default, n_steps=PROTOCOLS["source"].n_steps), default):
+        scorer = TrainedScorer(images, protocol, 0, pool)
+        plain = _plain_pool(images.images, labelings, protocol, pool.jobs)
+        sides: dict[str, Callable[[], object]] = {
+            "population": lambda scorer=scorer: list(scorer.score(labelings)),  # type: ignore[misc]
+            "plain pool": plain,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
+        for round_number in range(rounds + 1):
+            for name, side in sides.items():
+                start = time.perf_counter()
+                side()
+                if round_number:  # the first starts the workers
+                    seconds[name].append(time.perf_counter() - start)
+        print(f"{protocol.n_splits} trainings of {protocol.n_steps} steps per labeling:")
+        for name, times in seconds.items():
+            rates = sorted(N_LABELINGS / t for t in times)
+            median = statistics.median(rates)
+            print(f"  {name}: {median:.2f} labelings/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
+        ratios = sorted(
+            b / a for a, b in zip(seconds["population"], seconds["plain pool"], strict=True)
+        )
+        median = statistics.median(ratios)
+        print(f"  ratio {median:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def _plain_pool(
+    images: np.ndarray, labelings: np.ndarray, protocol: Protocol, jobs: int
+) -> Callable[[], list[float]]:
+    from joblib import Parallel, delayed
+
+    calls = []
+    for labeling in labelings:
+        masks, seeds = splits_of(protocol, labeling, 0)
+        calls += [
+            delayed(_train_plainly)(images, labeling, mask, int(seed), protocol)
+            for mask, seed in zip(masks, seeds, strict=True)
+        ]
+    return lambda: Parallel(n_jobs=jobs, batch_size=protocol.n_splits)(calls)
+
+
+def _train_plainly(
+    images: np.ndarray, labeling: np.ndarray, validation: np.ndarray, seed: int, protocol: Protocol
+) -> float:
+    """One network trained by autograd; its smallest validation cross-entropy."""
+    import torch
+    from torch.nn import functional as F
+
+    from taskdisc.taskness.lenet import LeNet, initial_parameters, standardised
+
+    torch.set_num_threads(1)
+    x, y = standardised(images), torch.from_numpy(labeling.astype(np.int64))
+    train, held_out = torch.from_numpy(~validation), torch.from_numpy(validation)
+    network = LeNet()
+    torch.nn.utils.vector_to_parameters(initial_parameters([seed])[0], network.parameters())
+    optimiser = torch.optim.Adam(network.parameters(), lr=protocol.lr)
+    x_train, y_train, x_held_out, y_held_out = x[train], y[train], x[held_out], y[held_out]
+    curve = []
+    for _ in range(protocol.n_steps):
+        optimiser.zero_grad()
+        F.cross_entropy(network(x_train), y_train).backward()
+        optimiser.step()
+        with torch.no_grad():
+            curve.append(F.cross_entropy(network(x_held_out), y_held_out))
+    return float(torch.stack(curve).min())

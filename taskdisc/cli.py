@@ -1,0 +1,348 @@
+"""The commands. Thin: they read options, call the package, print. Heavy imports are inside."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
+
+app = typer.Typer(
+    name="taskdisc",
+    help="Discover binary tasks that a network generalises on, in images that nobody labelled.",
+    epilog="Any command takes --debug, which shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Config = Annotated[Path | None, typer.Argument(help="Settings, a YAML file; see configs/search/.")]
+Changes = Annotated[
+    list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; repeatable.")
+]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random number of the command.")]
+Jobs = Annotated[int, typer.Option(help="Workers; 0 is one per core or GPU. Same result for any.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
+Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]
+Download = Annotated[bool, typer.Option("--download", help="Fetch the images if missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
+
+
+@app.command()
+def search(
+    config: Config = None,
+    changes: Changes = [],  # noqa: B006  (typer reads the default, nothing changes it)
+    out: Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    seed: Seed = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    root: Root = None,
+    download: Download = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search an image set for tasks and confirm them; without options, scikit-learn's digits."""
+    from taskdisc.config import SearchSettings
+    from taskdisc.discovery.folder import check_images, new_folder, open_folder
+    from taskdisc.discovery.proposers import check_proposer
+    from taskdisc.discovery.run import check_run, load_selected, run_search
+    from taskdisc.pool import Pool
+    from taskdisc.progress import progress_for
+    from taskdisc.report.page import write_report
+
+    pool = Pool(jobs, device)
+    with progress_for() as progress:
+        if resume is None:
+            settings = _settings(SearchSettings, config, changes, seed, root, download)
+            check_proposer(settings.proposer)
+            images = load_selected(settings.images, progress)
+            check_run(images, settings)
+            folder = new_folder(out, settings, images, ",".join(pool.devices), pool.jobs)
+        else:
+            if config or changes or out or seed is not None or root or download:
+                raise SettingError(
+                    "--resume must stand without CONFIG, --set, --out, --seed, --root and "
+                    f"--download, for it goes on with the settings of '{resume}'."
+                )
+            folder, settings = open_folder(resume)
+            images = load_selected(settings.images, progress)
+            check_images(folder.path, images)
+        _say(f"run folder: {folder.path}", as_json)
+        try:
+            result = run_search(images, settings, pool, folder=folder, progress=progress)
+        except KeyboardInterrupt:
+            progress.finish()
+            write_report(folder.path)
+            done = folder.trials.lines
+            best = max((line["taskness"] for line in done), default=None)
+            seen = "" if best is None else f", best taskness seen {best:.3f} (not confirmed)"
+            print(
+                f"stopped after {len(done)} of {settings.budget} labelings{seen}; "
+                f"go on with: taskdisc search --resume {folder.path}",
+                file=sys.stderr,
+            )
+            raise SystemExit(130) from None
+    page = write_report(folder.path)
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=2))
+    else:
+        _print_tasks(result.to_dict())
+        print(f"page: {page}")
+
+
+@app.command()
+def score(
+    labels: Annotated[Path, typer.Argument(help="A .csv (a labeling per row) or .npz file.")],
+    config: Config = None,
+    changes: Changes = [],  # noqa: B006
+    seed: Seed = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    root: Root = None,
+    download: Download = False,
+    with_evidence: Annotated[
+        bool, typer.Option("--confirm", help="Also against random labelings: p and T_task.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score given labelings of an image set; a run's config.yaml names the images of its tasks."""
+    from taskdisc.config import SearchSettings
+    from taskdisc.discovery.run import load_selected
+    from taskdisc.labelings import check_labelings, read_labelings
+    from taskdisc.progress import progress_for
+    from taskdisc.taskness import confirm as confirmation
+    from taskdisc.taskness.score import score as score_labelings
+
+    settings = _settings(SearchSettings, config, changes, seed, root, download)
+    labelings = read_labelings(labels)
+    with progress_for() as progress:
+        images = load_selected(settings.images, progress)
+        labelings = check_labelings(labelings, len(images), name=str(labels))
+        progress.start("score", len(labelings), "labelings")
+        scores = score_labelings(
+            images,
+            labelings,
+            protocol=settings.protocol,
+            seed=settings.seed,
+            jobs=jobs,
+            device=device,
+            progress=progress.advance,
+        )
+    rows: list[dict[str, Any]] = [
+        {"labeling": i, "taskness": float(mean), "sem": float(sem)}
+        for i, (mean, sem) in enumerate(zip(scores.taskness, scores.sem, strict=True))
+    ]
+    threshold = None
+    if with_evidence:
+        evidence = confirmation.confirm(
+            images,
+            labelings,
+            protocol=settings.protocol,
+            seed=settings.seed,
+            jobs=jobs,
+            device=device,
+            **settings.confirm.model_dump(),
+        )
+        threshold = evidence.threshold
+        for i, row in enumerate(rows):
+            row.update(
+                confirmed=float(evidence.mean[i]),
+                confirmed_sem=float(evidence.sem[i]),
+                p_adjusted=float(evidence.p_adjusted[i]),
+            )
+    if as_json:
+        print(json.dumps({"threshold": threshold, "labelings": rows}, indent=2))
+        return
+    _print_table(rows)
+    if threshold is not None:
+        print(f"threshold T_task: {threshold:.3f}")
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
+    """Write the page of a run again, from the files in its folder."""
+    from taskdisc.report.page import write_report
+
+    print(write_report(folder))
+
+
+@app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where the run folders are.")] = Path("runs"),
+    as_json: AsJson = False,
+) -> None:
+    """List the runs below a folder."""
+    from taskdisc.discovery.listing import list_runs
+
+    rows = list_runs(folder)
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    elif rows:
+        _print_table(rows)
+    else:
+        print(f"no runs in '{folder}'; make one with: taskdisc search")
+
+
+@app.command()
+def images(
+    source: Annotated[str | None, typer.Argument(help="Name of an image set.")] = None,
+    root: Root = None,
+    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    target: Annotated[str | None, typer.Option(help="Whose classes are pictured.")] = None,
+    download: Download = False,
+    out: Annotated[Path | None, typer.Option(help="File of the contact sheet, .png.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Count and picture an image set; without SOURCE, list all of them."""
+    from taskdisc.images import SOURCES, load_images
+
+    if source is None:
+        _print_table([{"source": name, "what": row.summary} for name, row in SOURCES.items()])
+        return
+    from taskdisc.images.contact_sheet import class_sheet, summary
+    from taskdisc.progress import progress_for, reading
+
+    with progress_for() as progress:
+        loaded = load_images(
+            source, root=root, split=split, download=download, progress=reading(progress)
+        )
+    facts = summary(loaded)
+    sheet = Path(f"{source}-{split}.png") if out is None else out
+    try:
+        class_sheet(loaded, target).save(sheet, format="PNG")
+    except OSError as error:
+        raise SettingError(
+            f"--out must be a file that can be written, got '{sheet}' ({error.strerror})."
+        ) from error
+    if as_json:
+        print(json.dumps({**facts, "contact_sheet": str(sheet)}, indent=2))
+        return
+    print(f"{source} ({split}): {facts['count']} images of shape {facts['shape']}")
+    for name, counts in facts["targets"].items():
+        least, most = min(counts.values()), max(counts.values())
+        each = f"{least}" if least == most else f"{least} to {most}"
+        shown = ", ".join(list(counts)[:12]) + (", …" if len(counts) > 12 else "")
+        print(f"target {name}: {len(counts)} classes of {each} images: {shown}")
+    print(f"contact sheet: {sheet}")
+
+
+@app.command()
+def study(
+    name: Annotated[str | None, typer.Argument(help="Which study.")] = None,
+    config: Annotated[Path | None, typer.Argument(help="Settings, a YAML file.")] = None,
+    changes: Changes = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option(help="Folder; a new one in runs/.")] = None,
+    seed: Seed = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    root: Root = None,
+    download: Download = False,
+) -> None:
+    """Run a learnability study; without NAME, list them."""
+    from taskdisc.studies import STUDIES, run_study
+
+    if name is None:
+        _print_table([{"study": key, "question": row.question} for key, row in STUDIES.items()])
+        return
+    from taskdisc.pool import Pool
+    from taskdisc.progress import progress_for
+
+    pool = Pool(jobs, device)
+    with progress_for() as progress:
+        done = run_study(
+            name,
+            lambda kind: _settings(kind, config, changes, seed, root, download),
+            out=out,
+            pool=pool,
+            progress=progress,
+        )
+    _print_table(done.table)
+    print(done.reading)
+    print(f"files: {done.folder}")
+
+
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(help="Rounds of both sides in turn.", min=1)] = 5,
+    jobs: Jobs = 0,
+) -> None:
+    """Labelings scored per second, against a plain pool of one network per worker."""
+    from taskdisc.benchmark import bench_score
+
+    bench_score(rounds, jobs)
+
+
+def main() -> None:
+    """Run a command; a user's error is one line on standard error and an exit status."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = "--debug" in sys.argv[1:]
+    try:
+        app(arguments)
+    except TaskdiscError as error:
+        if debug:
+            raise
+        print(f"taskdisc: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        # A disk that fills up or a folder that vanishes under a run; results so far are on disk.
+        if debug:
+            raise
+        place = f" '{error.filename}'" if error.filename else ""
+        print(f"taskdisc: reading or writing{place} failed: {error.strerror}.", file=sys.stderr)
+        raise SystemExit(RunFailedError.exit_code) from None
+    except KeyboardInterrupt:
+        print("taskdisc: stopped.", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def _settings(
+    kind: Any, config: Path | None, changes: list[str], seed: int | None, root: Any, download: bool
+) -> Any:
+    from taskdisc.config import read_settings
+
+    options = [f"images.root={json.dumps(str(root.resolve()))}"] if root else []
+    options += ["images.download=true"] if download else []
+    return read_settings(kind, config, [*changes, *options], seed=seed)
+
+
+def _print_tasks(result: dict[str, Any]) -> None:
+    rows = [
+        {
+            "task": "yes" if task["is_task"] else "no",
+            "confirmed taskness": f"{task['confirmed']['mean']:.3f}"
+            f" ± {task['confirmed']['sem']:.3f}",
+            "p (adjusted)": f"{task['confirmed']['p_adjusted']:.3f}",
+            "seen by the search": f"{task['seen']:.3f}",
+        }
+        for task in result["tasks"]
+    ]
+    _print_table(rows)
+    n_tasks = sum(task["is_task"] for task in result["tasks"])
+    print(
+        f"{n_tasks} of {len(rows)} labelings are tasks: confirmed above "
+        f"T_task = {result['threshold']:.3f}, the 95 % quantile of "
+        f"{result['random']['n']} random labelings."
+    )
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=box.SIMPLE_HEAD)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+
+
+def _cell(value: Any) -> str:
+    from rich.markup import escape
+
+    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+
+
+def _say(text: str, quietly: bool) -> None:
+    print(text, file=sys.stderr if quietly else sys.stdout, flush=True)

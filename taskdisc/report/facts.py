@@ -1,0 +1,327 @@
+"""What a run folder says about its run: frozen facts, from which the page is drawn."""
+
+import json
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from taskdisc.config import SearchSettings
+from taskdisc.discovery.folder import (
+    CONFIG,
+    ENVIRONMENT,
+    EVIDENCE,
+    PICTURES,
+    RESULT,
+    TRIALS,
+    folder_settings,
+)
+from taskdisc.discovery.loop import Trial, best_different
+from taskdisc.discovery.result import SCHEMA
+from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.journal import read_journal
+from taskdisc.labelings import from_hex, read_arrays
+
+MOST_NEGATIVES = 20
+"""Negatives pictured beside the positives of a labeling."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What confirmation measured of one labeling.
+
+    Attributes:
+        mean: Confirmed taskness, a mean over `n_splits` fresh splits.
+        sem: Its standard error.
+        n_splits: Fresh splits.
+        p: One-sided p against the random labelings.
+        p_adjusted: The same, corrected over the labelings of the run.
+        is_task: Above T_task, and the adjusted p is small enough.
+        baseline: b, the mean of the baselines' validation cross-entropies [nats].
+        training: Mean cross-entropy [nats] on the train splits after every step [n_steps + 1].
+        validation: The same on the validation splits.
+    """
+
+    mean: float
+    sem: float
+    n_splits: int
+    p: float
+    p_adjusted: float
+    is_task: bool
+    baseline: float
+    training: tuple[float, ...]
+    validation: tuple[float, ...]
+
+    @property
+    def g(self) -> float:
+        """The g [nats] that gives the confirmed taskness at b: b (1 − taskness).
+
+        Each split is read at its own best step. Where all splits have the same b, as stratified
+        ones do, this is the mean of their g; it lies below the minimum of the mean curve.
+        """
+        return self.baseline * (1 - self.mean)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A labeling that a search put forward.
+
+    Attributes:
+        number: 1 for the first of the page.
+        trial: When it was scored, from 0.
+        seen: The taskness that the search saw.
+        positives: Positions of its positives in the image set, rising.
+        evidence: What confirmation measured; None where the run has not come so far.
+    """
+
+    number: int
+    trial: int
+    seen: float
+    positives: tuple[int, ...]
+    evidence: Evidence | None
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it was confirmed as a task."""
+        return self.evidence is not None and self.evidence.is_task
+
+
+@dataclass(frozen=True)
+class Null:
+    """The random labelings that candidates are held against.
+
+    Attributes:
+        taskness: Of every random labeling, a mean over `n_splits` splits.
+        n_splits: Splits of each.
+        threshold: T_task.
+    """
+
+    taskness: tuple[float, ...]
+    n_splits: int
+    threshold: float
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """All that the page of a run shows.
+
+    Attributes:
+        folder: The run folder, as it was named.
+        settings: What decided the run.
+        n_images: Images searched.
+        seen: Taskness that the search saw, of every trial in order.
+        candidates: Tasks first, then what failed; best confirmed first. In an unfinished run: the
+            best labelings seen so far.
+        null: The random labelings; None in an unfinished run.
+        n_trainings: Trainings of the confirmation that are done, and that it takes in all.
+        seconds: Wall time of the stages `search` and `confirm` so far [s].
+        pictures: Position in the image set -> image uint8 [H, W, C], of some images.
+        environment: Name and value of what the run was made with.
+        command: The command that started it.
+    """
+
+    folder: Path
+    settings: SearchSettings
+    n_images: int
+    seen: tuple[float, ...]
+    candidates: tuple[Candidate, ...]
+    null: Null | None
+    n_trainings: tuple[int, int]
+    seconds: Mapping[str, float]
+    pictures: Mapping[int, np.ndarray]
+    environment: tuple[tuple[str, str], ...]
+    command: str
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything was searched and confirmed."""
+        return self.null is not None
+
+    @property
+    def n_positives(self) -> int:
+        """Positives of every labeling."""
+        return self.n_images // (self.settings.ratio + 1)
+
+    @property
+    def n_tasks(self) -> int:
+        """Candidates that were confirmed as tasks."""
+        return sum(candidate.is_task for candidate in self.candidates)
+
+    @property
+    def best_so_far(self) -> tuple[float, ...]:
+        """The highest taskness seen up to each trial."""
+        return tuple(np.maximum.accumulate(self.seen).tolist()) if self.seen else ()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the run."""
+        return f"taskdisc search --resume {shlex.quote(str(self.folder))}"
+
+    @property
+    def configuration(self) -> tuple[tuple[str, str], ...]:
+        """Path and value of every setting that has one."""
+        return _flat(self.settings.model_dump(mode="json"))
+
+    def shown_positives(self, candidate: Candidate) -> tuple[int, ...]:
+        """The positives that there are pictures of."""
+        return tuple(i for i in candidate.positives if i in self.pictures)
+
+    def shown_negatives(self, candidate: Candidate) -> tuple[int, ...]:
+        """Up to `MOST_NEGATIVES` negatives that there are pictures of, evenly over the set."""
+        negatives = sorted(set(self.pictures) - set(candidate.positives))
+        n_shown = min(MOST_NEGATIVES, len(negatives))
+        every = np.linspace(0, len(negatives) - 1, n_shown).round().astype(int)
+        return tuple(negatives[i] for i in every)
+
+
+def read_facts(folder: Path) -> Facts:
+    """The facts of a run from the files of its folder alone, finished or not.
+
+    Raises:
+        RunFolderError: no run folder, or one of its files is damaged.
+    """
+    settings = folder_settings(folder)
+    with _reading(folder / ENVIRONMENT):
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        n_images = int(environment["images"]["n"])
+        command = [str(part) for part in environment["command"]]
+        told = {k: v for k, v in environment.items() if k not in ("schema", "seed", "command")}
+    with _reading(folder / TRIALS):
+        lines = read_journal(folder / TRIALS)
+        trials = [
+            Trial(from_hex(line["labeling"], n_images), float(line["taskness"])) for line in lines
+        ]
+        search_s = sum(float(line["seconds"]) for line in lines)
+    with _reading(folder / EVIDENCE):
+        evidence = read_journal(folder / EVIDENCE)
+        confirm_s = sum(float(line["seconds"]) for line in evidence)
+        n_done = sum(len(line["per_split"]) for line in evidence)
+    confirm = settings.confirm
+    facts = Facts(
+        folder=folder,
+        settings=settings,
+        n_images=n_images,
+        seen=tuple(trial.taskness for trial in trials),
+        candidates=_put_forward(settings, trials),
+        null=None,
+        n_trainings=(n_done, 0),
+        seconds={"search": search_s, "confirm": confirm_s},
+        pictures={},
+        environment=_flat(told),
+        # The program's own path is this machine's affair.
+        command=shlex.join([Path(command[0]).name, *command[1:]] if command else []),
+    )
+    if (folder / RESULT).exists():
+        facts = _with_result(facts, evidence)
+    n_all = len(facts.candidates) * confirm.n_splits + confirm.n_random * confirm.random_splits
+    return replace(facts, n_trainings=(n_done, n_all))
+
+
+def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Candidate, ...]:
+    """What the search would confirm if it stopped here, in the order of what it saw."""
+    return tuple(
+        Candidate(
+            number=number,
+            trial=trial,
+            seen=trials[trial].taskness,
+            positives=tuple(np.flatnonzero(trials[trial].labeling).tolist()),
+            evidence=None,
+        )
+        for number, trial in enumerate(
+            best_different(trials, settings.tasks, settings.min_ablation), start=1
+        )
+    )
+
+
+def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
+    """The facts of a finished run: its result, the evidence for it and the pictures."""
+    folder = facts.folder
+    with _reading(folder / RESULT):
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        if result["schema"] != SCHEMA:
+            raise RunFolderError(
+                f"the `schema` of '{folder / RESULT}' must be {SCHEMA}, got {result['schema']!r}; "
+                "make the page with the version of taskdisc that made the run."
+            )
+        # The journal numbers the candidates in the order in which the search chose them.
+        tasks = sorted(result["tasks"], key=lambda task: (-task["seen"], task["trial"]))
+        threshold = float(result["threshold"])
+        seconds = {stage: float(value) for stage, value in result["seconds"].items()}
+    with _reading(folder / EVIDENCE):
+        lines = {(line["kind"], line["index"]): line for line in evidence}
+        candidates = [_confirmed(task, lines["task", index]) for index, task in enumerate(tasks)]
+        random = tuple(
+            float(np.mean(lines["random", index]["per_split"]))
+            for index in range(result["random"]["n"])
+        )
+        n_splits = len(lines["random", 0]["per_split"])
+    candidates.sort(key=lambda c: (not c.is_task, -_mean(c)))
+    pictures: dict[int, np.ndarray] = {}
+    if (folder / PICTURES).exists():  # all else can be shown without them
+        with _reading(folder / PICTURES):
+            arrays = read_arrays(folder / PICTURES)
+            pictures = dict(
+                zip(arrays["positions"].tolist(), np.uint8(arrays["images"]), strict=True)
+            )
+    return replace(
+        facts,
+        candidates=tuple(replace(c, number=i) for i, c in enumerate(candidates, start=1)),
+        null=Null(random, n_splits, threshold),
+        seconds=seconds,
+        pictures=pictures,
+    )
+
+
+def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any]) -> Candidate:
+    confirmed = task["confirmed"]
+    if not np.isclose(confirmed["mean"], np.mean(line["per_split"])):
+        raise ValueError("result and evidence are not of the same labeling")
+    return Candidate(
+        number=0,
+        trial=int(task["trial"]),
+        seen=float(task["seen"]),
+        positives=tuple(int(i) for i in task["positives"]),
+        evidence=Evidence(
+            mean=float(confirmed["mean"]),
+            sem=float(confirmed["sem"]),
+            n_splits=int(confirmed["n_splits"]),
+            p=float(confirmed["p"]),
+            p_adjusted=float(confirmed["p_adjusted"]),
+            is_task=bool(task["is_task"]),
+            baseline=float(line["baseline"]),
+            training=tuple(map(float, line["training"])),
+            validation=tuple(map(float, line["validation"])),
+        ),
+    )
+
+
+def _mean(candidate: Candidate) -> float:
+    assert candidate.evidence is not None
+    return candidate.evidence.mean
+
+
+def _flat(values: Mapping[str, Any], path: str = "") -> tuple[tuple[str, str], ...]:
+    """Dotted path and text of every value that is not None."""
+    rows: list[tuple[str, str]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{path}{name}.")
+        elif value is not None:
+            rows.append((f"{path}{name}", str(value)))
+    return tuple(rows)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Whatever a damaged file makes of its reader becomes one sentence that names the file."""
+    try:
+        yield
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, SettingError) as error:
+        raise RunFolderError(
+            f"'{file}' must be as the search wrote it, but it is missing or was changed; restore "
+            f"it, or run the search again with --config {file.parent / CONFIG}"
+        ) from error

@@ -1,0 +1,159 @@
+"""The page of a run: one file that needs nothing else, from the facts of its folder."""
+
+import base64
+import io
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from taskdisc.discovery.folder import REPORT
+from taskdisc.errors import RunFailedError
+from taskdisc.files import write_atomic
+from taskdisc.report import plots
+from taskdisc.report.facts import Candidate, Facts, read_facts
+from taskdisc.report.references import references_of
+from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.score import WINDOW
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` of a run folder, finished or not, and return its path.
+
+    Raises:
+        RunFolderError: no run folder, or one of its files is damaged.
+        RunFailedError: the page cannot be written.
+    """
+    page = render(read_facts(folder))
+    try:
+        write_atomic(folder / REPORT, page)
+    except OSError as error:
+        raise RunFailedError(
+            f"the report must go to a folder that can be written, got '{folder}' "
+            f"({error.strerror}); mend that, then make the report again."
+        ) from error
+    return folder / REPORT
+
+
+def render(facts: Facts) -> str:
+    """The page as HTML. Whatever comes from the files of the run is escaped."""
+    environment = Environment(
+        loader=PackageLoader("taskdisc.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "number": plots.number,
+        "p": _p,
+        "duration": _duration,
+        "picture": partial(_picture, facts.pictures),
+        "curves": _curves,
+        "why_not": partial(_why_not, facts),
+    }
+    template = environment.get_template("page.html.j2")
+    assert environment.loader is not None
+    style = environment.loader.get_source(environment, "page.css")[0]
+    return template.render(
+        facts=facts,
+        verdict=verdict(facts),
+        references=references_of(facts.settings),
+        best_so_far=_best_so_far(facts),
+        against_random=_against_random(facts),
+        level=LEVEL,
+        window=WINDOW,
+        style=Markup(style),
+    )
+
+
+def verdict(facts: Facts) -> str:
+    """The outcome of a run in plain words."""
+    n, n_tasks = len(facts.candidates), facts.n_tasks
+    if not facts.is_finished:
+        return (
+            f"This run has not finished: {len(facts.seen)} of up to {facts.settings.budget} "
+            "labelings are scored, and nothing is confirmed yet."
+        )
+    if n == 1:
+        subject = "The one labeling found is a task" if n_tasks else "No task was found"
+    elif n_tasks == 0:
+        subject = f"None of the {n} labelings found is a task"
+    else:
+        subject = f"{n_tasks} of {n} labelings found {'is a task' if n_tasks == 1 else 'are tasks'}"
+    if n_tasks == 0:
+        return (
+            f"{subject}: on fresh splits, a small network does not predict "
+            f"{'it' if n == 1 else 'them'} clearly better than it predicts random labelings."
+        )
+    it = "it" if n_tasks == 1 else "them"
+    return (
+        f"{subject}: a small network that learns {it} on some of the images predicts {it} on the "
+        "others, clearly better than it predicts random labelings."
+    )
+
+
+def _why_not(facts: Facts, candidate: Candidate) -> str:
+    """Which of the two conditions a labeling failed."""
+    evidence = candidate.evidence
+    assert evidence is not None and facts.null is not None
+    reasons = []
+    if evidence.mean <= facts.null.threshold:
+        reasons.append(
+            f"its confirmed taskness is not above T_task = {plots.number(facts.null.threshold)}"
+        )
+    if evidence.p_adjusted > LEVEL:
+        reasons.append(f"its adjusted p is above {LEVEL}")
+    return " and ".join(reasons)
+
+
+def _best_so_far(facts: Facts) -> Markup:
+    if not facts.seen:
+        return Markup("")
+    marked = [(candidate.trial, candidate.number) for candidate in facts.candidates]
+    return Markup(plots.best_so_far(facts.seen, facts.best_so_far, marked))
+
+
+def _against_random(facts: Facts) -> Markup:
+    if facts.null is None:
+        return Markup("")
+    rows = [
+        (c.number, c.evidence.mean, c.evidence.sem, c.seen, c.is_task)
+        for c in facts.candidates
+        if c.evidence is not None
+    ]
+    return Markup(plots.against_random(facts.null.taskness, facts.null.threshold, rows))
+
+
+def _curves(candidate: Candidate) -> Markup:
+    evidence = candidate.evidence
+    assert evidence is not None
+    return Markup(
+        plots.curves(evidence.training, evidence.validation, evidence.baseline, evidence.g)
+    )
+
+
+def _picture(pictures: Mapping[int, np.ndarray], position: int) -> str:
+    """An image as a data: URI, without loss."""
+    file = io.BytesIO()
+    Image.fromarray(pictures[position]).save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+def _p(value: float) -> str:
+    return f"{value:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    """Wall time in the two units that matter."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,178 @@
+"""How much of a score is noise? Score a panel of labelings twice, independently, and compare."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from taskdisc.config import ImagesSettings, Settings
+from taskdisc.discovery.run import load_selected
+from taskdisc.images import ImageSet
+from taskdisc.labelings import encode, n_positives, random_labelings
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.study import Answer
+from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.score import TrainedScorer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ReliabilitySettings(Settings):
+    """The panel, and the protocols that are compared on it."""
+
+    images: ImagesSettings = ImagesSettings()
+    ratio: int = Field(4, ge=1)  # negatives to one positive
+    n_random: int = Field(60, ge=3)  # random labelings
+    n_components: int = Field(20, ge=0)  # principal components, their highest entries positive
+    n_swapped: int = Field(50, ge=0)  # class labelings with 1 to 5 positives swapped
+    trainings: tuple[int, ...] = (5, 10, 20)  # trainings per labeling to report
+    protocols: dict[str, Protocol] = {  # noqa: RUF012  (pydantic copies it)
+        "stratified": protocol_from("stratified"),
+        "stratified, 100 steps": protocol_from({"name": "stratified", "n_steps": 100}),
+        "stratified, own seeds": protocol_from({"name": "stratified", "common": False}),
+        "source": protocol_from("source"),
+    }
+    seed: int = Field(0, ge=0)
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _named_protocols(cls, value: Any) -> Any:
+        return {k: protocol_from(v) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer:
+    """Spearman correlation between two independent scorings, against trainings per labeling.
+
+    Beside it: the mean taskness of the random labelings, which should be 0, that of the class
+    labelings, and the correlation with an independent scoring by the first protocol that trains
+    for 100 steps, which says whether a cheaper protocol still measures the same thing.
+    """
+    images = load_selected(settings.images, progress)
+    panel, kinds = make_panel(images, settings)
+    most = max(settings.trainings)
+    scored: dict[str, list[np.ndarray]] = {}
+    progress.start("score", 2 * len(settings.protocols) * len(panel), "labelings")
+    for name, protocol in settings.protocols.items():
+        full = protocol_from({**_fields(protocol), "n_splits": most})
+        scored[name] = []
+        for repeat in (0, 1):
+            scorer = TrainedScorer(images, full, 2 * settings.seed + repeat, pool)
+            parts = []
+            for part in scorer.score(panel):
+                parts.append(part.per_split)
+                progress.advance(len(part.per_split))
+            scored[name].append(np.concatenate(parts))
+    progress.finish()
+    long = [name for name, protocol in settings.protocols.items() if protocol.n_steps >= 100]
+    rng = np.random.default_rng(settings.seed)
+    table = []
+    for name, (first, second) in scored.items():
+        for n in settings.trainings:
+            a, b = first[:, :n].mean(axis=1), second[:, :n].mean(axis=1)
+            random = a[kinds == "random"]
+            classes = a[kinds == "class"]
+            table.append(
+                {
+                    "protocol": name,
+                    "trainings": n,
+                    "steps": settings.protocols[name].n_steps,
+                    "spearman": _spearman(a, b),
+                    "spearman_sd": _bootstrap_sd(a, b, rng),
+                    "with_100_steps": _spearman(a, scored[long[0]][1].mean(axis=1))
+                    if long
+                    else float("nan"),
+                    "random_mean": float(random.mean()),
+                    "random_sem": float(random.std(ddof=1) / len(random) ** 0.5),
+                    "class_mean": float(classes.mean()) if len(classes) else float("nan"),
+                    "n_labelings": len(panel),
+                }
+            )
+    return Answer(table, _reading(table), {"reliability": _draw(table)})
+
+
+def make_panel(images: ImageSet, settings: ReliabilitySettings) -> tuple[np.ndarray, np.ndarray]:
+    """The labelings uint8 [n_labelings, n_images] of the panel and the kind of each.
+
+    Random labelings; principal components of the pixels, thresholded to the ratio; the class
+    labelings that have the ratio's number of positives; those with 1 to 5 positives swapped.
+    """
+    rng = np.random.default_rng([settings.seed, 1])
+    n_images = len(images)
+    n_pos = n_positives(n_images, settings.ratio)
+    pixels = images.images.reshape(n_images, -1) / 255.0
+    components = np.linalg.svd(pixels - pixels.mean(axis=0), full_matrices=False)[0]
+    classes = [
+        (labels == number).astype(np.uint8)
+        for labels in images.targets.values()
+        for number in np.unique(labels)
+        if (labels == number).sum() == n_pos
+    ]
+    swapped = []
+    for i in range(settings.n_swapped if classes else 0):
+        labeling = classes[i % len(classes)].copy()
+        n_swaps = min(1 + i * 5 // settings.n_swapped, n_pos, n_images - n_pos)
+        for value in (0, 1):
+            chosen = rng.choice(np.flatnonzero(classes[i % len(classes)] == value), n_swaps, False)
+            labeling[chosen] = 1 - value
+        swapped.append(labeling)
+    by_kind = {
+        "random": list(random_labelings(settings.n_random, n_images, n_pos, rng)),
+        "component": [
+            encode(components[:, i], n_pos) for i in range(min(settings.n_components, n_images))
+        ],
+        "class": classes,
+        "swapped": swapped,
+    }
+    kinds = np.repeat(list(by_kind), [len(labelings) for labelings in by_kind.values()])
+    return np.array([row for labelings in by_kind.values() for row in labelings]), kinds
+
+
+def _fields(protocol: Protocol) -> dict[str, Any]:
+    return {name: getattr(protocol, name) for name in Protocol.__dataclass_fields__}
+
+
+def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+    from scipy.stats import spearmanr
+
+    return float(spearmanr(a, b).statistic)
+
+
+def _bootstrap_sd(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, n: int = 200) -> float:
+    """Standard deviation of the correlation over resampled panels."""
+    draws = rng.integers(0, len(a), (n, len(a)))
+    return float(np.std([_spearman(a[draw], b[draw]) for draw in draws], ddof=1))
+
+
+def _reading(table: list[dict[str, Any]]) -> str:
+    best = max(table, key=lambda row: (row["trainings"], row["spearman"]))
+    return (
+        f"Two independent scorings of {best['n_labelings']} labelings agree best with "
+        f"'{best['protocol']}': Spearman {best['spearman']:.2f} ± {best['spearman_sd']:.2f} at "
+        f"{best['trainings']} trainings per labeling; random labelings then score "
+        f"{best['random_mean']:.3f} ± {best['random_sem']:.3f}."
+    )
+
+
+def _draw(table: list[dict[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name in dict.fromkeys(row["protocol"] for row in table):
+        rows = [row for row in table if row["protocol"] == name]
+        axes.errorbar(
+            [row["trainings"] for row in rows],
+            [row["spearman"] for row in rows],
+            yerr=[row["spearman_sd"] for row in rows],
+            marker="o",
+            capsize=3,
+            label=name,
+        )
+    axes.set_xlabel("trainings per labeling")
+    axes.set_ylabel("Spearman correlation of two scorings")
+    axes.set_ylim(0, 1)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure

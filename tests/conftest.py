@@ -1,0 +1,40 @@
+"""What all tests share: real images, and nothing left behind in the user's folders."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from taskdisc.images import ImageSet, load_images, select
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Callable[[str], Path]:
+    """Finds a file of ../shared/data, beside the project, or skips the test."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+    def find(name: str) -> Path:
+        path = folder / name
+        if not path.exists():
+            pytest.skip(f"{name} is not in ../shared/data")
+        return path
+
+    return find
+
+
+@pytest.fixture(autouse=True)
+def _cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("TASKDISC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def digits() -> ImageSet:
+    """50 real images: ten of each of five digits, class by class."""
+    return select(load_images("digits", cache=False), n_classes=5, per_class=10, seed=0)
+
+
+@pytest.fixture(scope="session")
+def class_labeling() -> np.ndarray:
+    """The labeling at 1:4 whose positives are the first digit of `digits`."""
+    return (np.arange(50) < 10).astype(np.uint8)
