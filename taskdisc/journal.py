@@ -53,7 +53,7 @@ class MemoryJournal:
 
     def append(self, lines: Iterable[Mapping[str, Any]]) -> None:
         """Keep the lines."""
-        self.lines.extend(dict(line) for line in new)
+        self.lines.extend(dict(line) for line in lines)
 
 
 def read_journal(path: Path) -> list[dict[str, Any]]:

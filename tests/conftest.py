@@ -1,7 +1,12 @@
 """What all tests share: real images, and nothing left behind in the user's folders."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+# One thread, as in the workers of the pool: sums have one order, and tests share the machine's
+# cores politely. Set before torch is imported, which reads it once.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import pytest

@@ -323,5 +323,5 @@ def _reading(file: Path) -> Iterator[None]:
     except (OSError, LookupError, TypeError, ValueError, AttributeError, SettingError) as error:
         raise RunFolderError(
             f"'{file}' must be as the search wrote it, but it is missing or was changed; restore "
-            f"it, or run the search again with --config {file.parent / CONFIG}"
+            f"it, or run the search again: taskdisc search {file.parent / CONFIG}"
         ) from error
