@@ -50,7 +50,7 @@ def bench_score(rounds: int, jobs: int) -> None:
                 side()
                 if round_number:  # the first starts the workers
                     seconds[name].append(time.perf_counter() - start)
-        print(f"{protocol.n_splits} trainings of {protocol.n_steps} steps per labeling:")
+        print(f"{protocol.n_splits} trainings of {protocol.steps(len(images))} steps per labeling:")
         for name, times in seconds.items():
             rates = sorted(N_LABELINGS / t for t in times)
             median = statistics.median(rates)
@@ -94,7 +94,7 @@ def _train_plainly(
     optimiser = torch.optim.Adam(network.parameters(), lr=protocol.lr)
     x_train, y_train, x_held_out, y_held_out = x[train], y[train], x[held_out], y[held_out]
     curve = []
-    for _ in range(protocol.n_steps):
+    for _ in range(protocol.steps(len(images))):
         optimiser.zero_grad()
         F.cross_entropy(network(x_train), y_train).backward()
         optimiser.step()

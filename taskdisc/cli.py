@@ -48,7 +48,7 @@ def search(
     from taskdisc.discovery.folder import check_images, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
-    from taskdisc.pool import Pool
+    from taskdisc.pool import Pool, interruptible
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
@@ -71,7 +71,8 @@ def search(
             check_images(folder.path, images)
         _say(f"run folder: {folder.path}", as_json)
         try:
-            result = run_search(images, settings, pool, folder=folder, progress=progress)
+            with interruptible():
+                result = run_search(images, settings, pool, folder=folder, progress=progress)
         except KeyboardInterrupt:
             progress.finish()
             write_report(folder.path)
@@ -170,19 +171,22 @@ def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> Non
 
 @app.command()
 def runs(
-    folder: Annotated[Path, typer.Argument(help="Where the run folders are.")] = Path("runs"),
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where the run folders are; runs/ by default.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List the runs below a folder."""
+    from taskdisc.discovery.folder import RUNS
     from taskdisc.discovery.listing import list_runs
 
-    rows = list_runs(folder)
+    rows = [] if folder is None and not RUNS.is_dir() else list_runs(folder or RUNS)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
         _print_table(rows)
     else:
-        print(f"no runs in '{folder}'; make one with: taskdisc search")
+        print(f"no runs in '{folder or RUNS}'; make one with: taskdisc search")
 
 
 @app.command()

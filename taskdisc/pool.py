@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -47,6 +48,8 @@ class Pool:
         from joblib import Parallel, delayed
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        # Stopping early on purpose is no reason for joblib's warning about cancelled tasks.
+        warnings.filterwarnings("ignore", "[0-9]+ tasks which were still being processed")
         parallel = Parallel(
             self.jobs, backend="loky", return_as="generator", pre_dispatch="2*n_jobs"
         )
@@ -54,6 +57,8 @@ class Pool:
         try:
             yield from parallel(calls)
         except TerminatedWorkerError as error:
+            if _interrupted.is_set():
+                raise KeyboardInterrupt from error
             raise RunFailedError(
                 "a worker process died, most likely for lack of memory; what was computed is kept: "
                 "resume with fewer `jobs`."
@@ -61,6 +66,25 @@ class Pool:
 
     def _device(self, number: int) -> str:
         return self.devices[number % len(self.devices)]
+
+
+_interrupted = threading.Event()
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Within it, Ctrl-C is a KeyboardInterrupt even if it kills a worker that is only starting."""
+
+    def interrupt(number: int, frame: object) -> None:
+        _interrupted.set()
+        raise KeyboardInterrupt
+
+    _interrupted.clear()
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:

@@ -16,6 +16,9 @@ from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
 from taskdisc.journal import Journal
 
+RUNS = Path("runs")
+"""Where run folders are made, below the current folder."""
+
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 TRIALS = "trials.jsonl"
@@ -55,10 +58,11 @@ def new_folder(
         if out is not None:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                what = "another run" if (path / CONFIG).exists() else "other files"
+                what = "other files; name another folder."
+                if (path / CONFIG).exists():
+                    what = f"a run; go on with it by --resume {path}, or name another folder."
                 raise RunFolderError(
-                    f"`out` must be a new or empty folder, got '{path}', which holds {what}; "
-                    f"continue a run with --resume {path}, or name another folder."
+                    f"`out` must be a new or empty folder, got '{path}', which holds {what}"
                 )
         write_json(path / ENVIRONMENT, _environment(settings, images, device, jobs))
         # Last, because its presence is what makes a folder a run.
@@ -103,11 +107,10 @@ def folder_settings(path: Path) -> SearchSettings:
 
 def numbered(name: str) -> Path:
     """Make the first `runs/<name>-<number>` that does not exist yet."""
-    runs = Path("runs")
-    runs.mkdir(exist_ok=True)
+    RUNS.mkdir(exist_ok=True)
     number = 1
     while True:
-        path = runs / f"{name}-{number:03d}"
+        path = RUNS / f"{name}-{number:03d}"
         try:
             path.mkdir()
         except FileExistsError:  # another search may have been faster

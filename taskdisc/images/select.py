@@ -108,10 +108,16 @@ class Selection:
                     f"`per_class` must be at most {counts[first]}, the images of class "
                     f"'{self.class_a}', got {per_class}."
                 )
-        elif len(enough):
-            first = int(rng.choice(enough))
+        else:
+            first = int(rng.choice(enough)) if len(enough) else 0
+        if not len(enough):
+            most = int(counts.argmax())
+            raise ImageSetError(
+                f"`per_class` must be at most {counts[most]}, the images of the largest class "
+                f"'{names[most]}', got {per_class}."
+            )
         n_classes = len(enough) if self.n_classes is None else self.n_classes
-        if n_classes > len(enough) or not len(enough):
+        if n_classes > len(enough):
             lacking = np.where(counts < per_class, counts, -1)
             largest = int(lacking.argmax())
             why = (
@@ -119,10 +125,9 @@ class Selection:
                 if lacking[largest] >= 0
                 else f"'{target}' has no more."
             )
-            wanted = "at least one" if self.n_classes is None else n_classes
             raise ImageSetError(
                 f"`n_classes` must be at most {len(enough)}, the classes with {per_class} or more "
-                f"images, got {wanted}: {why}"
+                f"images, got {n_classes}: {why}"
             )
         others = rng.permutation(enough[enough != first])
         return [first, *others[: n_classes - 1].tolist()]

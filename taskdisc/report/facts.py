@@ -137,6 +137,11 @@ class Facts:
     command: str
 
     @property
+    def name(self) -> str:
+        """The name of the run folder."""
+        return self.folder.resolve().name
+
+    @property
     def is_finished(self) -> bool:
         """Whether everything was searched and confirmed."""
         return self.null is not None
@@ -160,6 +165,11 @@ class Facts:
     def resume_command(self) -> str:
         """The command that continues the run."""
         return f"taskdisc search --resume {shlex.quote(str(self.folder))}"
+
+    @property
+    def again_command(self) -> str:
+        """The command that makes the same run in a folder of its own."""
+        return f"taskdisc search {shlex.quote(str(self.folder / CONFIG))}"
 
     @property
     def configuration(self) -> tuple[tuple[str, str], ...]:
@@ -250,7 +260,7 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
         # The journal numbers the candidates in the order in which the search chose them.
         tasks = sorted(result["tasks"], key=lambda task: (-task["seen"], task["trial"]))
         threshold = float(result["threshold"])
-        seconds = {stage: float(value) for stage, value in result["seconds"].items()}
+        seconds = {stage: float(result["seconds"][stage]) for stage in facts.seconds}
     with _reading(folder / EVIDENCE):
         lines = {(line["kind"], line["index"]): line for line in evidence}
         candidates = [_confirmed(task, lines["task", index]) for index, task in enumerate(tasks)]
@@ -265,7 +275,7 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
         with _reading(folder / PICTURES):
             arrays = read_arrays(folder / PICTURES)
             pictures = dict(
-                zip(arrays["positions"].tolist(), np.uint8(arrays["images"]), strict=True)
+                zip(arrays["positions"].tolist(), arrays["images"].astype(np.uint8), strict=True)
             )
     return replace(
         facts,
@@ -311,7 +321,8 @@ def _flat(values: Mapping[str, Any], path: str = "") -> tuple[tuple[str, str], .
         if isinstance(value, Mapping):
             rows += _flat(value, f"{path}{name}.")
         elif value is not None:
-            rows.append((f"{path}{name}", str(value)))
+            text = str(value).lower() if isinstance(value, bool) else str(value)
+            rows.append((f"{path}{name}", text))
     return tuple(rows)
 
 

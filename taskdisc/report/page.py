@@ -5,7 +5,6 @@ import io
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -55,7 +54,6 @@ def render(facts: Facts) -> str:
         "duration": _duration,
         "picture": partial(_picture, facts.pictures),
         "curves": _curves,
-        "why_not": partial(_why_not, facts),
     }
     template = environment.get_template("page.html.j2")
     assert environment.loader is not None
@@ -98,20 +96,6 @@ def verdict(facts: Facts) -> str:
     )
 
 
-def _why_not(facts: Facts, candidate: Candidate) -> str:
-    """Which of the two conditions a labeling failed."""
-    evidence = candidate.evidence
-    assert evidence is not None and facts.null is not None
-    reasons = []
-    if evidence.mean <= facts.null.threshold:
-        reasons.append(
-            f"its confirmed taskness is not above T_task = {plots.number(facts.null.threshold)}"
-        )
-    if evidence.p_adjusted > LEVEL:
-        reasons.append(f"its adjusted p is above {LEVEL}")
-    return " and ".join(reasons)
-
-
 def _best_so_far(facts: Facts) -> Markup:
     if not facts.seen:
         return Markup("")
@@ -146,7 +130,7 @@ def _picture(pictures: Mapping[int, np.ndarray], position: int) -> str:
 
 
 def _p(value: float) -> str:
-    return f"{value:.2g}"
+    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
 
 
 def _duration(seconds: float) -> str:

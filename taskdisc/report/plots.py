@@ -12,9 +12,9 @@ import numpy as np
 WIDTH = 420
 """Width of a plot [user units]; it is shown at about this many pixels, whatever the window."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 26, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 40
 _LANE = 22  # height of a labeling's row below the histogram
-_LETTER = 6.2  # typical width of a character of a label
+_LETTER = 5.8  # typical width of a character of a label
 
 
 def number(value: float, decimals: int = 3) -> str:
@@ -47,7 +47,7 @@ def best_so_far(
         best: The highest up to every trial.
         marked: Trial and number of labelings to ring.
     """
-    low, high = _padded(min(*seen, 0.0), max(*seen, 0.1))
+    low, high = _padded(min(*seen, 0.0), max(*seen, 0.1))  # 0 is always in sight
     plot = _Plot(
         f"Seen taskness of {len(seen)} trials; the best rises from {number(best[0])} "
         f"to {number(best[-1])}.",
@@ -61,12 +61,15 @@ def best_so_far(
         f"H{plot.x(i)}V{plot.y(best[i])}" for i in range(1, len(best)) if best[i] > best[i - 1]
     ]
     plot.path([*steps, f"H{plot.x(len(best) - 1)}"], "line strong")
-    for trial, label in marked:
-        x, y = plot.x(trial), plot.y(seen[trial])
+    rings = [(label, plot.x(trial), plot.y(seen[trial])) for trial, label in marked]
+    for label, x, y in rings:
         plot.add("circle", "ring", cx=x, cy=y, r=4.5)
-        beside = x + 8 if x < WIDTH - _RIGHT - 20 else x - 8
-        plot.text(str(label), beside, y - 5, "halo", "start" if beside > x else "end")
-    plot.legend([("best so far", "line strong"), ("one trial", "dots"), ("confirmed", "ring")])
+        taken = any(0 < other - x < 20 and abs(height - y) < 16 for _, other, height in rings)
+        on_left = taken or x > WIDTH - _RIGHT - 20
+        plot.text(
+            str(label), x + (-8 if on_left else 8), y - 5, "halo", "end" if on_left else "start"
+        )
+    plot.legend([("best so far", "line strong"), ("one trial", "dots"), ("put forward", "ring")])
     return plot.svg()
 
 

@@ -65,7 +65,7 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
                 progress.advance(len(part.per_split))
             scored[name].append(np.concatenate(parts))
     progress.finish()
-    long = [name for name, protocol in settings.protocols.items() if protocol.n_steps >= 100]
+    long = [name for name, protocol in settings.protocols.items() if protocol.steps(len(images)) >= 100]
     rng = np.random.default_rng(settings.seed)
     table = []
     for name, (first, second) in scored.items():
@@ -77,7 +77,7 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
                 {
                     "protocol": name,
                     "trainings": n,
-                    "steps": settings.protocols[name].n_steps,
+                    "steps": settings.protocols[name].steps(len(images)),
                     "spearman": _spearman(a, b),
                     "spearman_sd": _bootstrap_sd(a, b, rng),
                     "with_100_steps": _spearman(a, scored[long[0]][1].mean(axis=1))

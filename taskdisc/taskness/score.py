@@ -164,11 +164,12 @@ def _score_group(work: _Work, device: str) -> Scores:
     from taskdisc.taskness.population import train
 
     protocol = work.protocol
+    n_steps = protocol.steps(len(work.images))
     patches = _laid_out(work, device)
     validation, seeds, baseline = [], [], []
     for labeling in work.labelings:
         masks, initialisations = splits_of(protocol, labeling, work.seed)
-        blind = blind_curves(labeling, masks, initialisations, protocol.n_steps, protocol.lr)
+        blind = blind_curves(labeling, masks, initialisations, n_steps, protocol.lr)
         baseline.append((informed(labeling, masks) + read_out(blind)) / 2)
         validation.append(masks)
         seeds.append(initialisations)
@@ -188,12 +189,12 @@ def _score_group(work: _Work, device: str) -> Scores:
             torch.from_numpy(labels[part]).to(device),
             train_weights,
             parameters[part].to(device),
-            n_steps=protocol.n_steps,
+            n_steps=n_steps,
             lr=protocol.lr,
         )
         means = torch.stack([(losses * train_weights).sum(2), (losses * shares).sum(2)])
         curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
-    shape = (len(work.labelings), protocol.n_splits, protocol.n_steps + 1)
+    shape = (len(work.labelings), protocol.n_splits, n_steps + 1)
     training, validating = (np.concatenate([c[i] for c in curves]).reshape(shape) for i in (0, 1))
     b = np.stack(baseline)
     g = read_out(validating)

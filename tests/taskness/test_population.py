@@ -90,30 +90,42 @@ def test_equals_autograd_on_one_image_and_one_network() -> None:
     assert torch.allclose(losses, expected, rtol=0, atol=1e-7)
 
 
-def test_equals_autograd_on_classes_of_digits_in_float32(
-    digits: ImageSet, class_labeling: np.ndarray
+# In float32 plain PyTorch itself is up to 3e-4 from float64 here: near-ties in pooling windows fall
+# the other way, and 100 steps enlarge that.
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+def test_equals_autograd_on_classes_of_digits(
+    digits: ImageSet, class_labeling: np.ndarray, dtype: torch.dtype, tolerance: float
 ) -> None:
-    images = standardised(digits.images)
-    validation = torch.zeros(2, 50)
+    chosen = slice(0, 50, 2)
+    validation = torch.zeros(2, 25, dtype=dtype)
     validation[0, ::5] = validation[1, 2::5] = 1
-    weights = (1 - validation) / 40
-    labelings = torch.from_numpy(np.stack([class_labeling, np.roll(class_labeling, 10)]))
-    parameters = initial_parameters([8, 9])
-    expected = one_by_one(images, labelings, weights, parameters, 100, 1e-3)
-    losses = train(lay_out(images), labelings, weights, parameters, n_steps=100, lr=1e-3)
-    curves, expected_curves = ((x * validation).sum(dim=2) / 10 for x in (losses, expected))
-    assert torch.allclose(curves, expected_curves, rtol=0, atol=1e-4)
-    assert expected_curves[-1].max() < expected_curves[0].min()  # it did learn
+    weights = (1 - validation) / 20
+    two = np.stack([class_labeling, np.roll(class_labeling, 10)])
+    labelings = torch.from_numpy(np.ascontiguousarray(two[:, chosen]))
+    plain = (labelings, weights.double(), initial_parameters([8, 9], torch.float64))
+    images = digits.images[chosen]
+    expected = one_by_one(standardised(images, torch.float64), *plain, 100, 1e-3)
+    patches = lay_out(standardised(images, dtype), 10)
+    losses = train(patches, labelings, weights, initial_parameters([8, 9], dtype), n_steps=100)
+    curves, expected_curves = ((x * validation).sum(dim=2) / 5 for x in (losses, expected))
+    assert torch.allclose(curves.double(), expected_curves, rtol=0, atol=tolerance)
+    assert expected_curves[-1, 0] < 0.1 < expected_curves[0, 0]  # it did learn
 
 
-def test_networks_together_equal_each_alone() -> None:
-    patches = lay_out(standardised(noise(30)))
-    labelings, weights, parameters = problem(4, 30)
-    together = train(patches, labelings, weights, parameters, n_steps=30)
+# Training enlarges what a sum in another order changes in the last bits.
+@pytest.mark.parametrize(
+    ("dtype", "n_steps", "tolerance"), [(torch.float64, 30, 1e-9), (torch.float32, 8, 1e-5)]
+)
+def test_networks_together_equal_each_alone(
+    dtype: torch.dtype, n_steps: int, tolerance: float
+) -> None:
+    patches = lay_out(standardised(noise(30), dtype))
+    labelings, weights, parameters = problem(4, 30, dtype)
+    together = train(patches, labelings, weights, parameters, n_steps=n_steps)
     for m in range(4):
         part = slice(m, m + 1)
-        alone = train(patches, labelings[part], weights[part], parameters[part], n_steps=30)
-        assert torch.allclose(together[:, part], alone, rtol=0, atol=1e-5)
+        alone = train(patches, labelings[part], weights[part], parameters[part], n_steps=n_steps)
+        assert torch.allclose(together[:, part], alone, rtol=0, atol=tolerance)
 
 
 def test_images_of_weight_0_do_not_matter_to_the_others() -> None:

@@ -1,0 +1,5 @@
+"""`python -m taskdisc` is the command `taskdisc`."""
+
+from taskdisc.cli import main
+
+main()

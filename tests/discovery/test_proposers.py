@@ -1,0 +1,176 @@
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+
+from taskdisc.discovery.proposers import PROPOSERS, Proposer, check_proposer, make_proposer
+from taskdisc.errors import SettingError
+from taskdisc.labelings import ablation, random_labelings
+
+NAMES = [*PROPOSERS, "TwoPointsDE", "OnePlusOne", "CMA", "PSO", "RandomSearch", "NGOpt", "Cobyla"]
+ONE_AT_A_TIME = "Cobyla"
+"""An optimiser that refuses to be asked for more before it is told."""
+
+N_IMAGES, N_POS = 30, 6
+HIDDEN = random_labelings(1, N_IMAGES, N_POS, np.random.default_rng(99))[0]
+
+
+def make(name: str, seed: int = 0, budget: int = 60, **changes: Any) -> Proposer:
+    options = {"n_images": N_IMAGES, "n_pos": N_POS, "batch": 10, **changes}
+    return make_proposer(name, seed=seed, budget=budget, **options)
+
+
+def closeness(labelings: np.ndarray) -> np.ndarray:
+    """A stand-in for taskness whose best labeling is known: 0 at `HIDDEN`, -1 far from it."""
+    return np.array([-ablation(labeling, HIDDEN) for labeling in labelings])
+
+
+def asked(proposer: Proposer, n_labelings: int, batch: int = 10) -> np.ndarray:
+    """The labelings that a proposer asks in batches, being told how close each is."""
+    rows: list[np.ndarray] = []
+    while len(rows) < n_labelings:
+        labelings = proposer.ask(batch)
+        proposer.tell(closeness(labelings))
+        rows.extend(labelings)
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("name", NAMES)
+class TestEveryProposer:
+    def test_asks_labelings_with_exactly_their_positives(self, name: str) -> None:
+        labelings = asked(make(name), 60)
+        assert labelings.dtype == np.uint8
+        assert labelings.shape[1] == N_IMAGES
+        assert set(np.unique(labelings)) == {0, 1}
+        assert (labelings.sum(axis=1) == N_POS).all()
+
+    def test_same_seed_same_sequence(self, name: str) -> None:
+        state = np.random.get_state()[1].copy()  # type: ignore[index,union-attr]
+        assert np.array_equal(asked(make(name), 60), asked(make(name), 60))
+        # … and nothing is drawn from or written to the global generator.
+        assert np.array_equal(state, np.random.get_state()[1])  # type: ignore[index]
+
+    def test_other_seed_other_sequence(self, name: str) -> None:
+        assert not np.array_equal(asked(make(name), 30)[:30], asked(make(name, seed=1), 30)[:30])
+
+    def test_does_not_favour_the_first_images(self, name: str) -> None:
+        # Images come class by class, so "the first images" is a class label that nobody may leak.
+        first = np.arange(N_IMAGES) < N_POS
+        starts = np.concatenate([make(name, seed).ask(5) for seed in range(4)])
+        assert not (starts == first).all(axis=1).any()
+
+    def test_takes_batches_smaller_than_announced(self, name: str) -> None:
+        proposer = make(name)
+        for n_labelings in (3, 1, 10, 2):
+            labelings = proposer.ask(n_labelings)
+            assert 1 <= len(labelings) <= n_labelings
+            proposer.tell(closeness(labelings))
+
+    @pytest.mark.parametrize("n_pos", [1, N_IMAGES // 2, N_IMAGES - 1])
+    def test_any_ratio(self, name: str, n_pos: int) -> None:
+        labelings = make(name, n_pos=n_pos).ask(10)
+        assert (labelings.sum(axis=1) == n_pos).all()
+
+    def test_takes_equal_scores(self, name: str) -> None:
+        proposer = make(name)
+        for _ in range(4):
+            labelings = proposer.ask(10)
+            proposer.tell(np.zeros(len(labelings)))
+        assert len(proposer.ask(10))
+
+    def test_a_budget_of_one(self, name: str) -> None:
+        proposer = make(name, budget=1, batch=1)
+        labelings = proposer.ask(1)
+        assert labelings.shape == (1, N_IMAGES)
+        proposer.tell(closeness(labelings))
+
+
+SEQUENCES = """if True:
+    import sys
+    from pathlib import Path
+    sys.path.insert(0, sys.argv[1])
+    from test_proposers import NAMES, asked, make
+    for name in NAMES:
+        print(name, asked(make(name), 60).tobytes().hex())
+"""
+
+
+def test_another_process_asks_the_same() -> None:
+    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    command = [sys.executable, "-c", SEQUENCES, os.path.dirname(__file__)]
+    answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    expected = [f"{name} {asked(make(name), 60).tobytes().hex()}" for name in NAMES]
+    assert answer.stdout.split("\n")[:-1] == expected
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_two_points_de_beats_random_on_a_hidden_labeling(seed: int) -> None:
+    best = {
+        name: closeness(asked(make(name, seed, budget=600, batch=30), 600, 30)).max()
+        for name in ("random", "TwoPointsDE")
+    }
+    assert best["TwoPointsDE"] > best["random"]
+    assert best["TwoPointsDE"] >= -1 / 3
+
+
+def test_one_at_a_time_is_asked_one_at_a_time() -> None:
+    proposer = make(ONE_AT_A_TIME)
+    assert len(proposer.ask(10)) == 1
+
+
+def test_a_tell_answers_the_last_ask() -> None:
+    proposer = make("TwoPointsDE")
+    proposer.ask(3)
+    with pytest.raises(ValueError, match=r"shorter|longer"):
+        proposer.tell(np.zeros(2))
+
+
+@pytest.mark.parametrize("seed", [2**32 - 1, 2**32, 2**70])
+@pytest.mark.parametrize("name", ["random", "TwoPointsDE"])
+def test_any_seed_that_the_settings_take(name: str, seed: int) -> None:
+    assert len(make(name, seed=seed).ask(2)) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("TwoPointDE", r"`proposer` must be random.* got 'TwoPointDE'; did you mean 'TwoPointsDE'"),
+        ("twopointsde", "did you mean 'TwoPointsDE'"),
+        ("randm", "did you mean 'random'"),
+        ("", r"`proposer` must be .* choose one of"),
+    ],
+)
+def test_unknown_names(name: str, words: str) -> None:
+    with pytest.raises(SettingError, match=words):
+        check_proposer(name)
+    with pytest.raises(SettingError, match=words):
+        make(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_known_names(name: str) -> None:
+    check_proposer(name)
+
+
+class Lacking:
+    """An optimiser of nevergrad that needs a package which is not installed."""
+
+    no_parallelization = False
+
+    def __init__(self, parametrization: Any, budget: int, num_workers: int) -> None:
+        pass
+
+    def ask(self) -> None:
+        raise ModuleNotFoundError("No module named 'nlopt'")
+
+
+def test_an_optimiser_that_cannot_work_here_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import nevergrad as ng
+
+    # As several do, this one imports its package when it is first asked.
+    monkeypatch.setitem(ng.optimizers.registry, "Lacking", Lacking)
+    with pytest.raises(SettingError, match=r"`proposer` 'Lacking' .*nlopt"):
+        make("Lacking").ask(2)

@@ -1,0 +1,32 @@
+from typing import Any
+
+import pytest
+
+from taskdisc.config import SearchSettings, settings_from
+from taskdisc.report.references import REFERENCES, references_of
+
+ALWAYS = {"atanov2022", "lecun1998", "kingma2015", "phipson2010", "benjamini1995"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "more"),
+    [
+        ({}, {"nevergrad", "storn1997", "digits"}),
+        ({"proposer": "random"}, {"digits"}),
+        ({"proposer": "OnePlusOne"}, {"nevergrad", "digits"}),
+        ({"proposer": "random", "images": {"source": "cifar100"}}, {"krizhevsky2009"}),
+        ({"proposer": "random", "images": {"source": "tiny-imagenet"}}, {"le2015"}),
+        ({"proposer": "random", "images": {"source": "celeba"}}, {"liu2015"}),
+        ({"proposer": "random", "images": {"source": "folder"}}, set()),
+    ],
+)
+def test_a_run_names_what_it_used(settings: dict[str, Any], more: set[str]) -> None:
+    assert set(references_of(settings_from(SearchSettings, settings))) == ALWAYS | more
+
+
+@pytest.mark.parametrize("key", REFERENCES)
+def test_reference_is_complete(key: str) -> None:
+    row = REFERENCES[key]
+    assert row.citation.endswith(".")
+    assert row.used_for.endswith(".")
+    assert row.url.startswith("http")

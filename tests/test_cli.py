@@ -1,0 +1,267 @@
+"""The commands as a user meets them: real processes, real exit codes, real kills."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+TASKDISC = [sys.executable, "-m", "taskdisc"]
+SMALL = [
+    "--set=budget=24",
+    "--set=batch=8",
+    "--set=tasks=2",
+    "--set=protocol.n_splits=5",
+    "--set=protocol.n_steps=12",
+    "--set=confirm.n_splits=5",
+    "--set=confirm.n_random=20",
+    "--set=confirm.random_splits=2",
+]
+
+
+def taskdisc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*TASKDISC, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def found(folder: Path) -> tuple[list[Any], dict[str, Any], dict[str, np.ndarray]]:
+    """What must not depend on how a run came about: trials, result and tasks, without wall times."""
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    trials = [(line["trial"], line["labeling"], line["taskness"]) for line in lines]
+    result = json.loads((folder / "result.json").read_text())
+    del result["seconds"]
+    with np.load(folder / "tasks.npz") as arrays:
+        return trials, result, {name: arrays[name] for name in arrays.files}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    trials_a, result_a, tasks_a = found(a)
+    trials_b, result_b, tasks_b = found(b)
+    assert trials_a == trials_b
+    assert result_a == result_b
+    assert tasks_a.keys() == tasks_b.keys()
+    for name, values in tasks_a.items():
+        np.testing.assert_array_equal(values, tasks_b[name], err_msg=name)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted run by one worker."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    done = taskdisc("search", *SMALL, "--jobs=1", "--json", f"--out={folder}", cwd=folder.parent)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads((folder / "result.json").read_text())
+    return folder
+
+
+def test_a_run_leaves_all_its_files(straight: Path) -> None:
+    names = {path.name for path in straight.iterdir()}
+    assert names == {
+        "config.yaml",
+        "environment.json",
+        "trials.jsonl",
+        "confirm.jsonl",
+        "tasks.npz",
+        "pictures.npz",
+        "result.json",
+        "report.html",
+    }
+    _, result, _ = found(straight)
+    assert result["trials"] == 24
+    means = [task["confirmed"]["mean"] for task in result["tasks"]]
+    assert len(means) == 2
+    assert means == sorted(means, reverse=True)
+    assert all(len(task["positives"]) == 10 for task in result["tasks"])
+
+
+def test_two_workers_find_the_same(straight: Path, tmp_path: Path) -> None:
+    done = taskdisc("search", *SMALL, "--jobs=2", "--out=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(straight, tmp_path / "run")
+
+
+# Before the first trial, within a batch, after several, and while confirming.
+@pytest.mark.parametrize(
+    ("journal", "n_lines"),
+    [("trials.jsonl", 0), ("trials.jsonl", 3), ("trials.jsonl", 13), ("confirm.jsonl", 4)],
+    ids=["at-start", "in-first-batch", "in-search", "in-confirm"],
+)
+def test_resume_after_kill_equals_straight_run(
+    straight: Path, tmp_path: Path, journal: str, n_lines: int
+) -> None:
+    folder = tmp_path / "run"
+    command = [*TASKDISC, "search", *SMALL, "--jobs=1", "--out=run"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        wait_for_lines(process, folder / journal, n_lines)
+        process.send_signal(signal.SIGKILL)
+    assert not (folder / "result.json").exists()
+    done = taskdisc("search", "--resume=run", "--jobs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(straight, folder)
+
+
+def test_ctrl_c_stops_with_what_was_found(straight: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    command = [*TASKDISC, "search", *SMALL, "--jobs=2", "--out=run"]
+    # A session of its own, so that the signal reaches the workers too, as in a terminal.
+    with subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        wait_for_lines(process, folder / "trials.jsonl", 5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in stderr
+    assert "taskdisc search --resume" in stderr
+    assert (folder / "report.html").exists()
+    done = taskdisc("search", "--resume=run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert_same(straight, folder)
+
+
+def wait_for_lines(process: subprocess.Popen[Any], journal: Path, n_lines: int) -> None:
+    """Until the journal has that many lines; for 0, until the run folder is a run."""
+    marker = journal if n_lines else journal.with_name("config.yaml")
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        if marker.exists() and marker.read_bytes().count(b"\n") >= max(n_lines, 1):
+            return
+        assert process.poll() is None, "the run ended before it could be interrupted"
+        time.sleep(0.002)
+    pytest.fail(f"no {n_lines} lines in {journal} after 120 s")
+
+
+def test_resuming_a_finished_run_changes_nothing(straight: Path) -> None:
+    before = found(straight)
+    done = taskdisc("search", f"--resume={straight}", cwd=straight.parent)
+    assert done.returncode == 0, done.stderr
+    assert repr(found(straight)) == repr(before)
+
+
+def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> None:
+    config = straight / "config.yaml"
+    labels = tmp_path / "labels.csv"
+    positives = found(straight)[1]["tasks"][0]["positives"]
+    labels.write_text(",".join(str(int(i in positives)) for i in range(50)) + "\n")
+    scored = taskdisc("score", str(labels), str(config), "--json", "--jobs=1", cwd=tmp_path)
+    assert scored.returncode == 0, scored.stderr
+    # The same protocol and seed as the search, so the same figure as the search saw.
+    seen = found(straight)[1]["tasks"][0]["seen"]
+    assert json.loads(scored.stdout)["labelings"][0]["taskness"] == pytest.approx(seen, abs=1e-4)
+
+    (straight / "report.html").unlink()
+    assert taskdisc("report", str(straight), cwd=tmp_path).returncode == 0
+    assert (straight / "report.html").stat().st_size > 10_000
+
+    rows = json.loads(taskdisc("runs", str(straight.parent), "--json", cwd=tmp_path).stdout)
+    assert [(row["run"], row["state"], row["trials"]) for row in rows] == [
+        ("run", "finished", "24/24")
+    ]
+
+
+def test_images_counts_and_pictures(tmp_path: Path) -> None:
+    done = taskdisc("images", "digits", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert facts["count"] == 1797
+    assert Image.open(tmp_path / facts["contact_sheet"]).width > 100
+
+
+def bad_folder(path: Path) -> None:
+    (path / "empty").mkdir()
+    cats = path / "photos" / "cats"
+    cats.mkdir(parents=True)
+    Image.new("RGB", (32, 32)).save(cats / "whole.png")
+    (cats / "torn.png").write_bytes((cats / "whole.png").read_bytes()[:60])
+    (path / "foreign").mkdir()
+    (path / "foreign" / "notes.txt").write_text("not a run")
+    (path / "short.csv").write_text("0,1,0\n")
+    (path / "threes.csv").write_text(",".join("3" * 50) + "\n")
+    (path / "broken.yaml").write_text("images: [\n")
+    torn = path / "torn"
+    torn.mkdir()
+    (torn / "config.yaml").write_text("budget: many\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["search", "missing.yaml"], ["missing.yaml", "readable"]),
+        (["search", "broken.yaml"], ["broken.yaml", "YAML"]),
+        (["search", "--set", "budgt=5"], ["budgt", "did you mean 'budget'"]),
+        (["search", "--set", "images.sorce=x"], ["images.sorce", "did you mean 'source'"]),
+        (["search", "--set", "budget=0"], ["budget", "1", "got 0"]),
+        (["search", "--set", "protocol.n_splits=0"], ["protocol.n_splits", "1", "got 0"]),
+        (["search", "--set", "ratio=3"], ["multiple of", "ratio", "50"]),
+        (["search", "--set", "proposer=TwoPointDE"], ["proposer", "TwoPointsDE"]),
+        (["search", "--set", "images.source=digit"], ["source", "did you mean 'digits'"]),
+        (["search", "--set", "images.source=folder"], ["root", "folder"]),
+        (["search", "--set", "images.source=folder", "--root", "gone"], ["root", "gone"]),
+        (["search", "--set", "images.source=folder", "--root", "empty"], ["empty"]),
+        (["search", "--set", "images.source=folder", "--root", "photos"], ["torn.png"]),
+        (["search", "--set", "images.per_class=999"], ["per_class", "999"]),
+        (["search", "--device", "cuda:99"], ["device", "cuda:99"]),
+        (["search", "--jobs", "-1"], ["jobs", "-1"]),
+        (["search", "--out", "foreign"], ["out", "foreign", "other files"]),
+        (["search", "--resume", "foreign"], ["foreign", "config.yaml"]),
+        (["search", "--resume", "torn"], ["torn", "budget"]),
+        (["search", "--resume", "torn", "--seed", "1"], ["--resume", "--seed"]),
+        (["score", "gone.csv"], ["gone.csv"]),
+        (["score", "short.csv"], ["short.csv", "50", "got 3"]),
+        (["score", "threes.csv"], ["threes.csv", "0 and 1", "3"]),
+        (["report", "foreign"], ["foreign"]),
+        (["study", "reliability"], ["study", "score-reliability"]),
+        (["images", "cifar11"], ["source", "cifar1"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_bad_input_is_one_sentence(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from taskdisc.cli import main
+
+    bad_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["taskdisc", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    captured = capsys.readouterr()
+    assert stopped.value.code == 2
+    assert captured.out == ""
+    assert captured.err.count("\n") == 1
+    assert captured.err.startswith("taskdisc: ")
+    for word in words:
+        assert word in captured.err
+    assert not (tmp_path / "runs").exists(), "a refused command must leave nothing behind"
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = taskdisc("search", "--set", "budgt=5", "--debug", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr
+
+
+def test_a_run_folder_that_is_taken_is_refused(straight: Path) -> None:
+    done = taskdisc("search", *SMALL, f"--out={straight}", cwd=straight.parent)
+    assert done.returncode == 2
+    assert f"--resume {straight}" in done.stderr
+
+
+def test_help_and_import_load_nothing_heavy() -> None:
+    code = (
+        "import sys, taskdisc, taskdisc.cli; "
+        "print([n for n in ('torch', 'nevergrad', 'sklearn', 'scipy', 'matplotlib', 'numpy') "
+        "if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,221 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from taskdisc.config import (
+    ConfirmSettings,
+    ImagesSettings,
+    SearchSettings,
+    Settings,
+    dump_settings,
+    read_settings,
+    settings_from,
+)
+from taskdisc.errors import SettingError
+from taskdisc.taskness.protocol import PROTOCOLS
+
+# Every field of a search at another value than its default.
+EVERY: dict[str, Any] = {
+    "images": {
+        "source": "cifar100",
+        "root": "a folder/größe",
+        "split": "test",
+        "download": True,
+        "target": "coarse",
+        "class_a": "no",  # a word that YAML would take for false
+        "n_classes": 3,
+        "per_class": 7,
+        "n_images": 40,
+        "seed": 9,
+    },
+    "ratio": 1,
+    "budget": 77,
+    "batch": 8,
+    "proposer": "random",
+    "scorer": "trained",
+    "protocol": {
+        "splits": "random",
+        "n_splits": 3,
+        "n_folds": 4,
+        "common": False,
+        "n_steps": 50,
+        "lr": 1e-5,
+    },
+    "tasks": 2,
+    "min_ablation": 0.25,
+    "confirm": {"n_splits": 5, "n_random": 30, "random_splits": 2},
+    "seed": 5,
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("kind", [SearchSettings, ConfirmSettings, ImagesSettings])
+def test_defaults_round_trip(kind: type[Settings], tmp_path: Path) -> None:
+    path = write(tmp_path / "config.yaml", dump_settings(kind()))
+    assert read_settings(kind, path) == kind()
+
+
+def test_every_field_round_trips(tmp_path: Path) -> None:
+    settings = settings_from(SearchSettings, EVERY)
+    defaults = SearchSettings()
+    # Whoever adds a setting adds it to EVERY.
+    for part, default in ((settings, defaults), (settings.images, defaults.images)):
+        names = type(part).model_fields
+        same = [name for name in names if getattr(part, name) == getattr(default, name)]
+        assert same in ([], ["scorer"])
+    path = write(tmp_path / "config.yaml", dump_settings(settings))
+    assert read_settings(SearchSettings, path) == settings
+    assert read_settings(SearchSettings, path).model_dump(mode="json") == EVERY
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_every_protocol_round_trips(name: str, tmp_path: Path) -> None:
+    settings = settings_from(SearchSettings, {"protocol": name})
+    path = write(tmp_path / "config.yaml", dump_settings(settings))
+    assert read_settings(SearchSettings, path).protocol == PROTOCOLS[name]
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        SearchSettings().budget = 3  # type: ignore[misc]
+
+
+def test_later_sources_go_before_earlier_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.yaml", "budget: 10\nratio: 1\nseed: 1\nimages: {n_images: 30}\n")
+    settings = read_settings(
+        SearchSettings,
+        path,
+        ["ratio=2", "seed=2", "images.per_class=4", "confirm.n_random=33", "seed=4"],
+        seed=3,
+        budget=None,
+    )
+    assert (settings.budget, settings.ratio, settings.seed) == (10, 2, 3)
+    assert (settings.images.n_images, settings.images.per_class) == (30, 4)
+    assert settings.confirm.n_random == 33
+
+
+@pytest.mark.parametrize(
+    ("text", "changes"),
+    [
+        ("", ["protocol=source", "protocol.n_steps=20"]),
+        ("protocol: source", ["protocol.n_steps=20"]),
+        ("protocol: {name: source}", ["protocol.n_steps=20"]),
+        ("protocol: {name: source, n_steps: 20}", []),
+        ("", ["protocol.name=source", "protocol.n_steps=20"]),
+        ("", ["protocol={name: source, n_steps: 20}"]),
+    ],
+)
+def test_a_field_over_a_named_protocol(tmp_path: Path, text: str, changes: list[str]) -> None:
+    path = write(tmp_path / "a.yaml", text)
+    protocol = read_settings(SearchSettings, path, changes).protocol
+    assert protocol.n_steps == 20
+    assert protocol.splits == PROTOCOLS["source"].splits
+    assert protocol.n_splits == PROTOCOLS["source"].n_splits
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n", "null\n", "\ufeffbudget: 300\n"])
+def test_files_that_say_nothing_new(tmp_path: Path, text: str) -> None:
+    assert read_settings(SearchSettings, write(tmp_path / "a.yaml", text)) == SearchSettings()
+
+
+@pytest.mark.parametrize("number", ["1e-4", "0.0001", "1.0e-4"])
+def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> None:
+    path = write(tmp_path / "a.yaml", f"protocol: {{lr: {number}}}")
+    assert read_settings(SearchSettings, path).protocol.lr == 1e-4
+    assert read_settings(SearchSettings, changes=[f"protocol.lr={number}"]).protocol.lr == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (["bugdet=3"], "`bugdet` is not a setting; did you mean 'budget'"),
+        (["images.per_clas=3"], "`images.per_clas` is not a setting; did you mean 'per_class'"),
+        (["confirm.n_rnd=30"], "`confirm.n_rnd` is not a setting; did you mean 'n_random'"),
+        (["protocol.n_step=30"], "`protocol.n_step` .* did you mean 'n_steps'"),
+        (["protocol=sourse"], "`protocol` .* did you mean 'source'"),
+        (["budget=0"], "`budget` must be greater than or equal to 1, got 0"),
+        (["ratio=-1"], "`ratio` must be greater than or equal to 1, got -1"),
+        (["batch=0"], "`batch` must be"),
+        (["tasks=0"], "`tasks` must be"),
+        (["seed=-1"], "`seed` must be"),
+        (["min_ablation=1.1"], "`min_ablation` must be less than or equal to 1, got 1.1"),
+        (["min_ablation=.nan"], "`min_ablation` must be"),
+        (["confirm.n_random=19"], "`confirm.n_random` must be greater than or equal to 20"),
+        (["confirm.n_splits=1"], "`confirm.n_splits` must be"),
+        (["budget=many"], "`budget` must be a valid integer.*'many'"),
+        (["budget=1.5"], "`budget` must be a valid integer"),
+        (["budget="], "`budget` must be a valid integer.*None"),
+        (["budget=[1]"], "`budget` must be a valid integer"),
+        (["scorer=magic"], "`scorer` must be `trained`, got 'magic'"),
+        (["images=digits"], "`images` must be"),
+        (["images.source.x=1"], "`images.source` must be a valid string"),
+        (["protocol=3"], "`protocol` must be a name or a mapping"),
+        (["protocol.lr=-1"], "`protocol.lr` must be positive"),
+        (["budget"], "--set must be given as path=value, got 'budget'"),
+        (["=3"], "--set must be given as path=value"),
+        (["budget=[1"], r"--set budget must be given a YAML value, got '\[1'"),
+        (["budget=5", "budget.x=1"], "`budget"),
+        (["confirm=[1]", "confirm.n_random=30"], "`confirm"),
+        (["protocol.name=5"], "`protocol`"),
+        (["seed=2001-99-99"], "--set seed must be given a YAML value|`seed` must be"),
+        ([".x=1"], "is not a setting"),
+        (["images.=1"], "is not a setting"),
+    ],
+)
+def test_bad_changes(changes: list[str], words: str) -> None:
+    with pytest.raises(SettingError, match=words) as caught:
+        read_settings(SearchSettings, changes=changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("budget: [1\n", r"must be YAML, got .*a\.yaml' \(line 2\)"),
+        ("- 1\n- 2\n", "must hold `setting: value` lines"),
+        ("budget\n", "must hold `setting: value` lines"),
+        ("budget: 5\nbugdet: 6\n", "did you mean 'budget'"),
+        ("images: {sources: digits}\n", "did you mean 'source'"),
+        ("1: 2\n", "1"),
+        ("protocol: {1: 2}\n", "protocol"),
+        ("protocol: {name: [source]}\n", "protocol"),
+        ("seed: 2001-99-99\n", "a.yaml"),
+        ("budget: !!python/object/apply:os.system ['false']\n", "must be YAML, got .*line 1"),
+        ("\x00\n", "must be YAML"),
+        ("images:\n\tsource: digits\n", r"must be YAML, got .*line 2"),
+    ],
+)
+def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path / "a.yaml", text)
+    with pytest.raises(SettingError, match=words) as caught:
+        read_settings(SearchSettings, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_would_run_code_does_not(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    path = write(tmp_path / "a.yaml", f"!!python/object/apply:pathlib.Path.touch ['{mark}']")
+    with pytest.raises(SettingError, match="must be YAML"):
+        read_settings(SearchSettings, path)
+    assert not mark.exists()
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"must be readable, got .*none\.yaml.*No such file"):
+        read_settings(SearchSettings, tmp_path / "none.yaml")
+    with pytest.raises(SettingError, match="must be readable"):
+        read_settings(SearchSettings, tmp_path)
+    (tmp_path / "latin.yaml").write_bytes(b"source: \xff\n")
+    with pytest.raises(SettingError, match="must be YAML"):
+        read_settings(SearchSettings, tmp_path / "latin.yaml")
+
+
+def test_reading_does_not_change_what_it_is_given() -> None:
+    values = {"images": {"seed": 1}, "protocol": {"name": "source"}}
+    settings_from(SearchSettings, values)
+    assert values == {"images": {"seed": 1}, "protocol": {"name": "source"}}

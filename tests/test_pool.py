@@ -1,0 +1,125 @@
+import os
+import signal
+
+import pytest
+import torch
+
+from taskdisc.errors import RunFailedError, SettingError
+from taskdisc.pool import Pool
+
+
+def square(item: int, device: str) -> tuple[int, str]:
+    return item * item, device
+
+
+def threads(item: int, device: str) -> int:
+    return torch.get_num_threads()
+
+
+def refuse(item: int, device: str) -> int:
+    if item == 2:
+        raise SettingError(f"`item` must not be {item}.")
+    return item
+
+
+def die(item: int, device: str) -> int:
+    if item == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return item
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_results_come_in_the_order_of_the_items(jobs: int) -> None:
+    pool = Pool(jobs, "cpu")
+    assert list(pool.map(square, range(9))) == [(i * i, "cpu") for i in range(9)]
+    assert list(pool.map(square, [])) == []
+    assert list(pool.map(square, iter([3]))) == [(9, "cpu")]
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_workers_have_one_thread(jobs: int) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert list(Pool(jobs, "cpu").map(threads, range(3))) == [1, 1, 1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_an_error_in_the_work_is_the_callers(jobs: int) -> None:
+    with pytest.raises(SettingError, match="`item` must not be 2"):
+        list(Pool(jobs, "cpu").map(refuse, range(4)))
+
+
+def test_one_worker_hands_over_each_result_as_it_comes() -> None:
+    results = Pool(1, "cpu").map(refuse, range(4))
+    assert [next(results), next(results)] == [0, 1]
+
+
+def test_a_killed_worker_is_a_failed_run_and_the_next_one_works() -> None:
+    pool = Pool(2, "cpu")
+    with pytest.raises(RunFailedError, match=r"a worker process died.*fewer `jobs`"):
+        list(pool.map(die, range(6)))
+    assert list(pool.map(square, range(3))) == [(0, "cpu"), (1, "cpu"), (4, "cpu")]
+
+
+def test_no_jobs_stands_for_every_core() -> None:
+    assert Pool(0, "cpu").jobs >= 1
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "device", "devices"),
+    [
+        (0, "auto", ["cpu"]),
+        (0, "cpu", ["cpu"]),
+        (2, "auto", ["cuda:0", "cuda:1"]),
+        (2, "cpu", ["cpu"]),
+        (2, "cuda", ["cuda:0", "cuda:1"]),
+        (2, "cuda:1", ["cuda:1"]),
+    ],
+)
+def test_devices(
+    n_gpus: int, device: str, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    pool = Pool(0, device)
+    assert pool.devices == devices
+    assert pool.jobs == len(devices) or devices == ["cpu"]
+
+
+def test_items_go_round_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    seen = [device for _, device in Pool(1, "cuda").map(square, range(3))]
+    assert seen == ["cuda:0", "cuda:1", "cuda:0"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((-1, "cpu"), "`jobs` must be 0 .* or more, got -1"),
+        ((1, "gpu"), "`device` must be one of auto, cpu, cuda, cuda:<index>, got 'gpu'"),
+        ((1, ""), "`device` must be one of"),
+        ((1, "CPU"), "`device` must be one of"),
+        ((1, "cpu:1"), "`device` must be one of"),
+        ((1, "cpu:"), "`device` must be one of"),
+        ((1, "cuda:"), "`device` must be one of"),
+        ((1, "cuda:-1"), "`device` must be one of"),
+        ((1, "cuda:²"), "`device` must be one of"),
+        ((1, "cuda:2"), r"`device` must be one of the 2 GPUs .* got 'cuda:2'"),
+    ],
+)
+def test_bad_arguments(
+    arguments: tuple[int, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(SettingError, match=words):
+        Pool(*arguments)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+def test_no_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(SettingError, match=r"`device` must be available here.*--device cpu"):
+        Pool(1, device)
