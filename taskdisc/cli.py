@@ -323,6 +323,11 @@ def _print_tasks(result: dict[str, Any]) -> None:
         for task in result["tasks"]
     ]
     _print_table(rows)
+    if result["trials"] < result["budget"]:
+        print(
+            f"{result['trials']} labelings were scored, not {result['budget']}: "
+            "the proposer came back with nothing new."
+        )
     n_tasks = sum(task["is_task"] for task in result["tasks"])
     print(
         f"{n_tasks} of {len(rows)} labelings are tasks: confirmed above "

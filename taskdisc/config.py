@@ -101,7 +101,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise SettingError(
             f"the settings file must be readable, got '{path}' ({error.strerror})."
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or an impossible date
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""
         raise SettingError(f"the settings file must be YAML, got '{path}'{place}.") from error
@@ -125,12 +125,18 @@ def _set(values: dict[str, Any], change: str) -> None:
     *parents, name = path.split(".")
     for parent in parents:
         inner = values.get(parent)
-        # `protocol: source` in a file becomes a mapping once one of its fields is set.
-        values[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+        if parent == "protocol" and isinstance(inner, str):
+            # `protocol: source` becomes a mapping once one of its fields is set.
+            inner = {"name": inner}
+        if inner is not None and not isinstance(inner, dict):
+            raise SettingError(
+                f"--set {path} must name a setting within `{parent}`, which is given as {inner!r}."
+            )
+        values[parent] = dict(inner or {})
         values = values[parent]
     try:
         values[name] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise SettingError(f"--set {path} must be given a YAML value, got {text!r}.") from error
 
 
@@ -145,7 +151,7 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return str(cause)
-    rule = first["msg"][0].lower() + first["msg"][1:]
+    rule = first["msg"][0].lower() + first["msg"][1:].split(",")[0]
     rule = rule.replace("input should be ", "must be ").replace("'", "`")
     return f"`{path}` {rule}, got {first['input']!r}."
 

@@ -37,9 +37,17 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as a compressed `.npz` that loads without pickle, atomically."""
+    """Write named arrays as a compressed `.npz` that loads without pickle, atomically.
+
+    Raises:
+        ValueError: an array of objects.
+        OSError: as `write_atomic`.
+    """
+    for name, array in arrays.items():
+        if array.dtype.hasobject:
+            raise ValueError(f"array '{name}' holds objects, which only pickle could store.")
     with tempfile.TemporaryFile() as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         file.seek(0)
         write_atomic(path, file.read())
 

@@ -2,7 +2,9 @@
 
 import csv
 import hashlib
+import re
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,7 @@ def encode(proposal: np.ndarray, n_pos: int) -> np.ndarray:
     Equal entries are taken in the order of the images.
     """
     labeling = np.zeros(len(proposal), dtype=np.uint8)
-    labeling[np.argsort(-np.asarray(proposal), kind="stable")[:n_pos]] = 1
+    labeling[np.argsort(-np.asarray(proposal, dtype=np.float64), kind="stable")[:n_pos]] = 1
     return labeling
 
 
@@ -115,7 +117,10 @@ def check_labelings(
     Raises:
         SettingError: not a matrix of 0 and 1, or rows that do not have `n_images` entries.
     """
-    array = np.asarray(labelings)
+    try:
+        array = np.asarray(labelings)
+    except ValueError as error:
+        raise SettingError(f"`{name}` must have rows of one length, got ragged ones.") from error
     if array.ndim == 1:
         array = array[None]
     if array.ndim != 2 or array.size == 0:
@@ -127,7 +132,9 @@ def check_labelings(
             f"`{name}` must have one entry per image, {n_images} here, got {array.shape[1]}; "
             "select the same images that the labels were made for."
         )
-    if array.dtype.kind not in "buif" or not np.isin(array, (0, 1)).all():
+    if array.dtype.kind not in "buif":
+        raise SettingError(f"`{name}` must hold 0 and 1 only, got {array.dtype} values.")
+    if not np.isin(array, (0, 1)).all():
         wrong = next((v for v in array.ravel().tolist() if v not in (0, 1)), None)
         raise SettingError(f"`{name}` must hold 0 and 1 only, got {wrong!r}.")
     return array.astype(np.uint8)
@@ -153,9 +160,14 @@ def read_labelings(path: Path) -> np.ndarray:
         return check_labelings(arrays["labelings"], name=str(path))
     if path.suffix != ".csv":
         raise SettingError(f"the labels file must be a .csv or an .npz, got '{path}'.")
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
-    if rows and any(_number(cell) is None for cell in rows[0]):
+    # Spreadsheets begin their files with a byte order mark, which utf-8-sig drops.
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        try:
+            rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
+        except csv.Error as error:
+            raise SettingError(f"'{path}' must be a .csv, but is none ({error}).") from error
+    # A heading is a line of words alone; one odd cell among numbers is a mistake to be named.
+    if rows and all(_number(cell) is None and re.search("[a-zA-Z]", cell) for cell in rows[0]):
         rows = rows[1:]
     return check_labelings(_numbers(rows, path), name=str(path))
 
@@ -170,8 +182,9 @@ def _numbers(rows: Sequence[Sequence[str]], path: Path) -> np.ndarray:
         numbers = [_number(cell) for cell in row]
         for cell, number in zip(row, numbers, strict=True):
             if number is None:
+                cure = "; separate them by commas." if set(cell) & set(";| \t") else "."
                 raise SettingError(
-                    f"labeling {line} of '{path}' must hold 0 and 1 only, got {cell!r}."
+                    f"labeling {line} of '{path}' must hold 0 and 1 only, got {cell[:40]!r}{cure}"
                 )
         values.append(numbers)
     lengths = sorted({len(row) for row in values})
@@ -196,10 +209,15 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         SettingError: it is no `.npz`, it is damaged, or it holds pickled objects.
     """
+    rule = f"'{path}' must be an .npz of plain arrays"
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
-    except (OSError, ValueError, AttributeError, zipfile.BadZipFile, EOFError) as error:
-        raise SettingError(
-            f"'{path}' must be an .npz of plain arrays, but it cannot be read as one ({error})."
-        ) from error
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise SettingError(f"{rule}, got a single array.")
+            with arrays:
+                return {name: arrays[name] for name in arrays.files}
+    except SettingError:
+        raise
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise SettingError(f"{rule}, but it cannot be read as one ({error}).") from error

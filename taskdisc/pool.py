@@ -1,6 +1,6 @@
 """Spread independent work over cores or GPUs, with results in order and the same for any number."""
 
-import os
+import re
 import signal
 import threading
 import warnings
@@ -112,7 +112,7 @@ def _devices(device: str) -> list[str]:
     import torch
 
     kind, _, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (index and (kind != "cuda" or not index.isdigit())):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", device):
         raise SettingError(
             f"`device` must be one of auto, cpu, cuda, cuda:<index>, got {device!r}."
         )
@@ -132,5 +132,7 @@ def _devices(device: str) -> list[str]:
 
 
 def _cores() -> int:
+    from joblib import cpu_count
+
     # The cores that this process may use, which containers and schedulers limit.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(cpu_count())

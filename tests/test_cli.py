@@ -31,7 +31,7 @@ def taskdisc(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def found(folder: Path) -> tuple[list[Any], dict[str, Any], dict[str, np.ndarray]]:
-    """What must not depend on how a run came about: trials, result and tasks, without wall times."""
+    """What must not depend on how a run came about: all but wall times."""
     lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
     trials = [(line["trial"], line["labeling"], line["taskness"]) for line in lines]
     result = json.loads((folder / "result.json").read_text())

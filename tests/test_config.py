@@ -155,7 +155,7 @@ def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> Non
         (["images=digits"], "`images` must be"),
         (["images.source.x=1"], "`images.source` must be a valid string"),
         (["protocol=3"], "`protocol` must be a name or a mapping"),
-        (["protocol.lr=-1"], "`protocol.lr` must be positive"),
+        (["protocol.lr=-1"], "`protocol.lr` must be above 0 and at most 1"),
         (["budget"], "--set must be given as path=value, got 'budget'"),
         (["=3"], "--set must be given as path=value"),
         (["budget=[1"], r"--set budget must be given a YAML value, got '\[1'"),

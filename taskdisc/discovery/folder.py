@@ -35,8 +35,12 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _locked(path)
-        self.trials = Journal(path / TRIALS)
-        self.evidence = Journal(path / EVIDENCE)
+        try:
+            self.trials = Journal(path / TRIALS)
+            self.evidence = Journal(path / EVIDENCE)
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let another process write to the folder."""

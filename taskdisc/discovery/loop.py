@@ -18,6 +18,13 @@ PATIENCE = 1000
 """Labelings in a row that were all scored before, after which a proposer has run dry."""
 
 
+_FOREIGN = (
+    "the run folder's trials must be those of its settings, got labelings that this search does "
+    "not propose; they were made with other settings or another version of nevergrad: start a new "
+    "run in another folder."
+)
+
+
 class TrialLog(Protocol):
     """What the loop needs of a journal."""
 
@@ -60,7 +67,8 @@ def run_trials(
         budget=settings.budget,
         batch=settings.batch,
     )
-    logged = {key(from_hex(line["labeling"], n_images)): line for line in log.lines}
+    logged = _logged(log, n_images)
+    expected = list(logged)
     trials: list[Trial] = []
     taskness: dict[str, float] = {}
     repeated = 0
@@ -70,19 +78,32 @@ def run_trials(
         keys = [key(labeling) for labeling in batch]
         new = {k: row for k, row in zip(keys, batch, strict=True) if k not in taskness}
         repeated = 0 if new else repeated + len(batch)
+        names = expected[len(trials) : len(trials) + len(new)]
+        if names != list(new)[: len(names)]:
+            raise RunFolderError(_FOREIGN)
         for name, value in _scored(new, scorer, logged, log, progress):
             taskness[name] = value
             trials.append(Trial(new[name], value))
             progress.advance(1, best=max(trial.taskness for trial in trials))
         proposer.tell(np.array([taskness[name] for name in keys]))
-    if len(log.lines) > len(trials):
-        raise RunFolderError(
-            "the run folder's trials must be those of its settings, got labelings that this search "
-            "does not propose; it was made with other settings or another version of nevergrad: "
-            "start a new run in another folder."
-        )
+    if len(expected) > len(trials):
+        raise RunFolderError(_FOREIGN)
     progress.finish()
     return trials
+
+
+def _logged(log: TrialLog, n_images: int) -> dict[str, dict[str, Any]]:
+    """The lines of a log by the key of their labeling, in order."""
+    try:
+        logged = {key(from_hex(line["labeling"], n_images)): line for line in log.lines}
+        for line in log.lines:
+            float(line["taskness"]), float(line["seconds"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise RunFolderError(
+            "every trial of the run folder must have its labeling, taskness and seconds, but one "
+            "does not; the file was damaged: start a new run in another folder."
+        ) from error
+    return logged
 
 
 def _scored(

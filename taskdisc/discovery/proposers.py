@@ -2,7 +2,8 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -55,37 +56,62 @@ class NevergradProposer(Proposer):
         import nevergrad as ng
 
         registry = ng.optimizers.registry
-        parametrization = ng.p.Array(shape=(n_images,), lower=0.0, upper=1.0)
-        parametrization.random_state.seed(seed)
+        rng = np.random.default_rng(seed)
+        # Optimisers that begin at the middle, all entries alike, begin just beside it; entries that
+        # stay alike are taken in a random order of the images. Else class A would come first.
+        start = 0.5 + 1e-6 * (rng.random(n_images) - 0.5)
+        self._order = rng.permutation(n_images)
+        parametrization = ng.p.Array(init=start, lower=0.0, upper=1.0)
+        parametrization.random_state.seed(int(rng.integers(2**32)))
+        self._global_state = np.random.RandomState(int(rng.integers(2**32))).get_state()
+        self._name = name
         self._n_pos = n_pos
         # Some optimisers take one candidate at a time and refuse `num_workers` > 1.
         self._one_at_a_time = bool(getattr(registry[name], "no_parallelization", False))
         workers = 1 if self._one_at_a_time else min(batch, budget)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                self._optimiser = registry[name](
-                    parametrization, budget=budget, num_workers=workers
-                )
-        except Exception as error:  # optimisers with requirements of their own raise what they like
-            raise SettingError(
-                f"`proposer` {name!r} cannot search {n_images} images: {error}"
-            ) from error
+        with self._nevergrad():
+            self._optimiser = registry[name](parametrization, budget=budget, num_workers=workers)
         self._asked: list[ng.p.Parameter] = []
 
     def ask(self, n_labelings: int) -> np.ndarray:
         n_labelings = 1 if self._one_at_a_time else n_labelings
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._nevergrad():
             self._asked = [self._optimiser.ask() for _ in range(n_labelings)]
-        return np.stack([encode(candidate.value, self._n_pos) for candidate in self._asked])
+        labelings = np.empty((n_labelings, len(self._order)), dtype=np.uint8)
+        for row, candidate in zip(labelings, self._asked, strict=True):
+            row[self._order] = encode(candidate.value, self._n_pos)
+        return labelings
 
     def tell(self, taskness: np.ndarray) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with self._nevergrad():
             for candidate, value in zip(self._asked, taskness, strict=True):
                 self._optimiser.tell(candidate, -float(value))
         self._asked = []
+
+    @contextmanager
+    def _nevergrad(self) -> Iterator[None]:
+        """Around every call of an optimiser: its warnings are not ours, its randomness is.
+
+        A few optimisers draw from numpy's global generator; they get a state of their own for the
+        call, and the caller's is put back.
+
+        Raises:
+            SettingError: the optimiser cannot search this, or needs a package that is not there.
+        """
+        callers = np.random.get_state()
+        np.random.set_state(self._global_state)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                yield
+        except Exception as error:  # optimisers with requirements of their own raise what they like
+            raise SettingError(
+                f"`proposer` {self._name!r} cannot search {len(self._order)} images "
+                f"({type(error).__name__}: {error}); choose another, such as TwoPointsDE."
+            ) from error
+        finally:
+            self._global_state = np.random.get_state()
+            np.random.set_state(callers)
 
 
 def make_proposer(

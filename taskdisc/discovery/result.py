@@ -55,6 +55,7 @@ class SearchResult:
                     "p_adjusted": float(evidence.p_adjusted[i]),
                 },
                 "is_task": bool(evidence.is_task[i]),
+                "known_classes": self._known_classes(self.trials[trial].labeling),
             }
             for i, trial in enumerate(self.candidates)
         ]
@@ -67,6 +68,7 @@ class SearchResult:
             "proposer": self.settings.proposer,
             "scorer": self.settings.scorer,
             "protocol": asdict(self.settings.protocol),
+            "budget": self.settings.budget,
             "trials": len(self.trials),
             "seconds": self.seconds,
             "threshold": evidence.threshold,
@@ -78,6 +80,16 @@ class SearchResult:
             },
             "tasks": sorted(tasks, key=lambda task: -task["confirmed"]["mean"]),
         }
+
+    def _known_classes(self, labeling: np.ndarray) -> dict[str, dict[str, int]]:
+        """How many positives each known class has, by target, most first; no search sees this."""
+        counts = {}
+        for target, labels in self.images.targets.items():
+            numbers, n = np.unique(labels[labeling == 1], return_counts=True)
+            names = [self.images.classes[target][number] for number in numbers]
+            ordered = sorted(zip(names, n.tolist(), strict=True), key=lambda pair: -pair[1])
+            counts[target] = dict(ordered)
+        return counts
 
     def task_arrays(self) -> dict[str, np.ndarray]:
         """What `tasks.npz` holds: the labelings that are tasks, best first, and their evidence."""

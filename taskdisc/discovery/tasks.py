@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from taskdisc.discovery.folder import TASKS
-from taskdisc.errors import RunFolderError
+from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.labelings import read_arrays
 
 
@@ -42,12 +42,19 @@ def load_tasks(path: str | Path) -> Tasks:
     """
     path = Path(path)
     file = path / TASKS if path.is_dir() else path
+    if not path.exists():
+        raise RunFolderError(
+            f"the tasks must be in a run folder, got '{path}', which does not exist."
+        )
     if not file.is_file():
         raise RunFolderError(
             f"the tasks must be in a finished run, got '{path}', which has none; "
             f"finish the run with taskdisc search --resume {path}"
         )
-    arrays = read_arrays(file)
+    try:
+        arrays = read_arrays(file)
+    except SettingError as error:
+        raise RunFolderError(str(error)) from error
     missing = set(Tasks.__dataclass_fields__) - set(arrays)
     if missing:
         raise RunFolderError(

@@ -65,7 +65,9 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
                 progress.advance(len(part.per_split))
             scored[name].append(np.concatenate(parts))
     progress.finish()
-    long = [name for name, protocol in settings.protocols.items() if protocol.steps(len(images)) >= 100]
+    long = [
+        name for name, protocol in settings.protocols.items() if protocol.steps(len(images)) >= 100
+    ]
     rng = np.random.default_rng(settings.seed)
     table = []
     for name, (first, second) in scored.items():

@@ -72,7 +72,9 @@ def standardised(images: np.ndarray, dtype: torch.dtype = torch.float32) -> Tens
 
     Mean and deviation are those of this image set; no label enters. A constant channel becomes 0.
     """
-    x = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).to(dtype) / 255
+    # A copy, for torch warns of arrays that it may not write to, as memory maps are.
+    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(dtype) / 255
     mean = x.mean(dim=(0, 2, 3), keepdim=True)
     std = x.std(dim=(0, 2, 3), keepdim=True, correction=0)
-    return (x - mean) / std.clamp_min(1e-6)
+    # Below the step of one grey level there is only rounding.
+    return torch.where(std > 1e-5, (x - mean) / std.clamp_min(1e-5), torch.zeros_like(x))

@@ -8,7 +8,6 @@ import numpy as np
 
 from taskdisc.errors import SettingError, did_you_mean
 
-
 LEAST_STEPS = 5
 
 
@@ -38,8 +37,8 @@ class Protocol:
                 f"`protocol.n_steps` must be at least {LEAST_STEPS}, the window of the rolling "
                 f"median, or 0 for the size's own number, got {self.n_steps}."
             )
-        if not self.lr > 0:
-            raise SettingError(f"`protocol.lr` must be positive, got {self.lr}.")
+        if not 0 < self.lr <= 1:
+            raise SettingError(f"`protocol.lr` must be above 0 and at most 1, got {self.lr}.")
 
     def steps(self, n_images: int) -> int:
         """Steps of training on an image set of this size.
@@ -64,22 +63,33 @@ def protocol_from(value: "Protocol | str | dict[str, Any]") -> Protocol:
         raise SettingError(f"`protocol` must be a name or a mapping of settings, got {value!r}.")
     changes = {"name": value} if isinstance(value, str) else dict(value)
     name = changes.pop("name", "stratified")
-    if name not in PROTOCOLS:
+    if not isinstance(name, str) or name not in PROTOCOLS:
         raise SettingError(
-            f"`protocol` must be a known protocol, got {name!r}; {did_you_mean(name, PROTOCOLS)}"
+            f"`protocol` must be a known protocol, got {name!r}; "
+            f"{did_you_mean(str(name), PROTOCOLS)}"
         )
     known = {field.name: type(field.default) for field in fields(Protocol)}
-    for field, given in changes.items():
+    for field, value in changes.items():
         if field not in known:
             raise SettingError(
-                f"`protocol.{field}` is not a setting of a protocol; {did_you_mean(field, known)}"
+                f"`protocol.{field}` is not a setting of a protocol; "
+                f"{did_you_mean(str(field), known)}"
             )
-        # A whole number is a good float; a truth value is no number.
-        if type(given) is not known[field] and (known[field], type(given)) != (float, int):
+        if known[field] is float:
+            changes[field] = _number(value)
+        if type(changes[field]) is not known[field]:
             raise SettingError(
-                f"`protocol.{field}` must be of type {known[field].__name__}, got {given!r}."
+                f"`protocol.{field}` must be of type {known[field].__name__}, got {value!r}."
             )
     return replace(PROTOCOLS[name], **changes)
+
+
+def _number(value: Any) -> Any:
+    """A float from a whole number, or from text such as 1e-4, which YAML does not take for one."""
+    try:
+        return value if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return value
 
 
 def validation_masks(

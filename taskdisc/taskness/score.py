@@ -18,6 +18,9 @@ POPULATION = 10
 GPU_POPULATION = 640
 """Networks trained at once on a GPU: 64 labelings of 10 splits."""
 
+DIVERGED = 100.0
+"""Largest cross-entropy [nats] that counts: what a training that diverged is given."""
+
 WINDOW = 5
 """Steps of the rolling median."""
 
@@ -192,6 +195,7 @@ def _score_group(work: _Work, device: str) -> Scores:
             n_steps=n_steps,
             lr=protocol.lr,
         )
+        losses = losses.nan_to_num(nan=DIVERGED).clamp_(max=DIVERGED)
         means = torch.stack([(losses * train_weights).sum(2), (losses * shares).sum(2)])
         curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
     shape = (len(work.labelings), protocol.n_splits, n_steps + 1)

@@ -65,7 +65,7 @@ def test_any_images(animals: ImageSet) -> None:
         ({"class_a": "eel", "per_class": 3}, "at most 2, the images of class 'eel', got 3"),
         ({"n_classes": 5, "per_class": 3}, "at most 4, .* got 5: class 'eel' has 2"),
         ({"n_classes": 6, "per_class": 2}, "at most 5, .* got 6: 'kind' has no more"),
-        ({"per_class": 7}, "at most 0, .* got at least one: class 'ant' has 6"),
+        ({"per_class": 7}, "at most 6, .* largest class 'ant', got 7"),
         ({"n_images": 27}, "`n_images` must be at most 26"),
         ({"n_images": 5, "per_class": 2}, "`n_images` must be left out where `per_class`"),
         ({"n_classes": 3}, "`per_class` must be set where `n_classes`"),
