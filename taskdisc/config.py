@@ -36,8 +36,8 @@ class ConfirmSettings(Settings):
     """How the best labelings of a search are confirmed, and against what."""
 
     n_splits: int = Field(64, ge=2)  # fresh trainings per labeling
-    n_random: int = Field(100, ge=20)  # random labelings: the null and the threshold
-    random_splits: int = Field(20, ge=1)  # fresh trainings per random labeling
+    n_random: int = Field(300, ge=20)  # random labelings: the null and the threshold
+    random_splits: int = Field(10, ge=1)  # fresh trainings per random labeling
 
 
 class SearchSettings(Settings):
@@ -45,7 +45,7 @@ class SearchSettings(Settings):
 
     images: ImagesSettings = ImagesSettings()
     ratio: int = Field(4, ge=1)  # negatives to one positive
-    budget: int = Field(300, ge=1)  # labelings scored
+    budget: int = Field(400, ge=1)  # labelings scored
     batch: int = Field(30, ge=1)  # labelings asked at a time
     proposer: str = "TwoPointsDE"  # `random` or any optimiser of nevergrad
     scorer: Literal["trained"] = "trained"

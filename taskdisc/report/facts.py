@@ -4,7 +4,7 @@ import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,7 @@ class Candidate:
         seen: The taskness that the search saw.
         positives: Positions of its positives in the image set, rising.
         evidence: What confirmation measured; None where the run has not come so far.
+        known_classes: How many positives each known class has, by target, most first.
     """
 
     number: int
@@ -83,6 +84,7 @@ class Candidate:
     seen: float
     positives: tuple[int, ...]
     evidence: Evidence | None
+    known_classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     @property
     def is_task(self) -> bool:
@@ -295,6 +297,7 @@ def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any]) -> Candidate:
         trial=int(task["trial"]),
         seen=float(task["seen"]),
         positives=tuple(int(i) for i in task["positives"]),
+        known_classes=task["known_classes"],
         evidence=Evidence(
             mean=float(confirmed["mean"]),
             sem=float(confirmed["sem"]),

@@ -83,6 +83,7 @@ def write_finished(
                 "p_adjusted": 0.03 if mean > 0.1 else 0.2,
             },
             "is_task": mean > 0.1,
+            "known_classes": {"kind": {"cat & dog": 2}},
         }
         for trial, mean in zip((3, 2, 4), confirmed, strict=True)
     ]

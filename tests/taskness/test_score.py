@@ -167,7 +167,7 @@ GOOD = np.arange(10) % 2
         (GOOD - 1, {}, "`labelings` must hold 0 and 1 only, got -1"),
         (GOOD * 0.5, {}, "`labelings` must hold 0 and 1 only, got 0.5"),
         (np.where(GOOD, np.nan, 0), {}, "`labelings` must hold 0 and 1 only, got nan"),
-        (GOOD.astype(str), {}, "`labelings` must hold 0 and 1 only, got '0'"),
+        (GOOD.astype(str), {}, "`labelings` must hold 0 and 1 only, got <U"),
         ([[0, 1], [1]], {}, "`labelings` must"),
         (GOOD, {"seed": -1}, "`seed` must be 0 or more, got -1"),
         (GOOD, {"jobs": -1}, "`jobs` must be 0 .* or more, got -1"),
