@@ -170,7 +170,8 @@ def test_images_counts_and_pictures(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     facts = json.loads(done.stdout)
     assert facts["count"] == 1797
-    assert Image.open(tmp_path / facts["contact_sheet"]).width > 100
+    with Image.open(tmp_path / facts["contact_sheet"]) as sheet:
+        assert sheet.width > 100
 
 
 def bad_folder(path: Path) -> None:

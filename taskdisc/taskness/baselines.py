@@ -17,7 +17,7 @@ def informed(labeling: np.ndarray, validation: np.ndarray) -> np.ndarray:
     half an image, so that the result is finite.
 
     Args:
-        labeling: 0/1 [n_images].
+        labeling: 0/1 [n_images], or one per split [n_splits, n_images].
         validation: Which images validate, bool [n_splits, n_images].
     """
     rate, n_train = _train_rate(labeling, validation)
@@ -37,7 +37,7 @@ def blind_curves(
     all of them at a fraction of the cost.
 
     Args:
-        labeling: 0/1 [n_images].
+        labeling: 0/1 [n_images], or one per split [n_splits, n_images].
         validation: Which images validate, bool [n_splits, n_images].
         seeds: Initialisation of each split's network [n_splits].
         n_steps: Steps of Adam.

@@ -12,11 +12,11 @@ from taskdisc.labelings import check_labelings, key
 from taskdisc.pool import Pool
 from taskdisc.taskness.protocol import Protocol, n_repeats, protocol_from, validation_masks
 
-POPULATION = 10
+POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
 
 GPU_POPULATION = 640
-"""Networks trained at once on a GPU: 64 labelings of 10 splits."""
+"""Networks trained at once on a GPU."""
 
 DIVERGED = 100.0
 """Largest cross-entropy [nats] that counts: what a training that diverged is given."""
@@ -169,16 +169,13 @@ def _score_group(work: _Work, device: str) -> Scores:
     protocol = work.protocol
     n_steps = protocol.steps(len(work.images))
     patches = _laid_out(work, device)
-    validation, seeds, baseline = [], [], []
-    for labeling in work.labelings:
-        masks, initialisations = splits_of(protocol, labeling, work.seed)
-        blind = blind_curves(labeling, masks, initialisations, n_steps, protocol.lr)
-        baseline.append((informed(labeling, masks) + read_out(blind)) / 2)
-        validation.append(masks)
-        seeds.append(initialisations)
-    masks = np.concatenate(validation)
+    splits = [splits_of(protocol, labeling, work.seed) for labeling in work.labelings]
+    masks = np.concatenate([validation for validation, _ in splits])
+    seeds = np.concatenate([initialisations for _, initialisations in splits])
     labels = np.repeat(work.labelings, protocol.n_splits, axis=0)
-    parameters = initial_parameters(np.concatenate(seeds))
+    blind = blind_curves(labels, masks, seeds, n_steps, protocol.lr)
+    baseline = (informed(labels, masks) + read_out(blind)) / 2
+    parameters = initial_parameters(seeds)
     train_share = ~masks / (~masks).sum(axis=1, keepdims=True)
     population = POPULATION if device == "cpu" else GPU_POPULATION
     curves = []
@@ -200,7 +197,7 @@ def _score_group(work: _Work, device: str) -> Scores:
         curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
     shape = (len(work.labelings), protocol.n_splits, n_steps + 1)
     training, validating = (np.concatenate([c[i] for c in curves]).reshape(shape) for i in (0, 1))
-    b = np.stack(baseline)
+    b = baseline.reshape(shape[:2])
     g = read_out(validating)
     per_split = np.divide(b - g, b, out=np.zeros_like(b), where=_learnable(work.labelings, masks))
     return Scores(per_split, b, training, validating)
