@@ -47,8 +47,9 @@ class SearchSettings(Settings):
     ratio: int = Field(4, ge=1)  # negatives to one positive
     budget: int = Field(400, ge=1)  # labelings scored
     batch: int = Field(30, ge=1)  # labelings asked at a time
-    proposer: str = "TwoPointsDE"  # `random` or any optimiser of nevergrad
-    scorer: Literal["trained"] = "trained"
+    proposer: str = "TwoPointsDE"  # `random`, `swap` or any optimiser of nevergrad
+    scorer: Literal["trained", "closed-form"] = "trained"  # closed-form: kernel ridge regression
+    kernel: Literal["linear", "rbf"] = "linear"  # of the closed form and of the proposer `swap`
     protocol: Protocol = protocol_from("stratified")  # a name, or {name: …, field: value}
     tasks: int = Field(3, ge=1)  # labelings to confirm
     min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed

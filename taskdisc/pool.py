@@ -1,11 +1,14 @@
 """Spread independent work over cores or GPUs, with results in order and the same for any number."""
 
+import os
 import re
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 from taskdisc.errors import RunFailedError, SettingError
@@ -88,11 +91,25 @@ def interruptible() -> Iterator[None]:
 
 
 def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:
+    _settle_in(os.getppid())
+    with _one_thread():
+        return work(item, device)
+
+
+@cache
+def _settle_in(parent: int) -> None:
+    """Once per worker process: leave decisions to the parent, and do not outlive it."""
     # Ctrl-C reaches every process of the terminal; the parent alone decides what it means.
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _one_thread():
-        return work(item, device)
+
+    def watch() -> None:
+        # A parent that is killed cannot stop its workers, and each holds the memory of torch.
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The search loop: ask, score what is new, remember it, tell."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,9 +10,9 @@ import numpy as np
 from taskdisc.config import SearchSettings
 from taskdisc.discovery.proposers import make_proposer
 from taskdisc.errors import RunFolderError
+from taskdisc.images import ImageSet
 from taskdisc.labelings import ablation, from_hex, key, n_positives, to_hex
 from taskdisc.progress import Progress
-from taskdisc.taskness.score import TrainedScorer
 
 PATIENCE = 1000
 """Labelings in a row that were all scored before, after which a proposer has run dry."""
@@ -23,6 +23,25 @@ _FOREIGN = (
     "not propose; they were made with other settings or another version of nevergrad: start a new "
     "run in another folder."
 )
+
+
+class HasTaskness(Protocol):
+    """What the loop needs of scores."""
+
+    @property
+    def taskness(self) -> np.ndarray:
+        """Taskness [n_labelings]."""
+
+
+class Scorer(Protocol):
+    """What the loop needs of a scorer."""
+
+    @property
+    def group(self) -> int:
+        """Labelings that are scored together."""
+
+    def score_groups(self, groups: list[np.ndarray]) -> Iterator[HasTaskness]:
+        """Taskness of each group of labelings, in order."""
 
 
 class TrialLog(Protocol):
@@ -44,8 +63,8 @@ class Trial:
 
 def run_trials(
     settings: SearchSettings,
-    n_images: int,
-    scorer: TrainedScorer,
+    image_set: ImageSet,
+    scorer: Scorer,
     log: TrialLog,
     progress: Progress,
 ) -> list[Trial]:
@@ -59,13 +78,15 @@ def run_trials(
         RunFolderError: the log is not that of these settings.
         RunFailedError: a worker died, or the log cannot be written.
     """
+    n_images = len(image_set)
     proposer = make_proposer(
         settings.proposer,
-        n_images=n_images,
+        image_set,
         n_pos=n_positives(n_images, settings.ratio),
         seed=settings.seed,
         budget=settings.budget,
         batch=settings.batch,
+        kernel=settings.kernel,
     )
     logged = _logged(log, n_images)
     expected = list(logged)
@@ -108,7 +129,7 @@ def _logged(log: TrialLog, n_images: int) -> dict[str, dict[str, Any]]:
 
 def _scored(
     new: dict[str, np.ndarray],
-    scorer: TrainedScorer,
+    scorer: Scorer,
     logged: dict[str, dict[str, Any]],
     log: TrialLog,
     progress: Progress,

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 import numpy as np
 
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.images import ImageSet
 from taskdisc.labelings import encode, random_labelings
+from taskdisc.taskness.closed_form import ClosedForm
 
 
 class Proposer(ABC):
@@ -30,12 +32,30 @@ class Proposer(ABC):
 class RandomProposer(Proposer):
     """Labelings drawn uniformly: the control that every other proposer has to beat."""
 
-    def __init__(self, n_images: int, n_pos: int, seed: int) -> None:
-        self._shape = (n_images, n_pos)
+    def __init__(self, image_set: ImageSet, n_pos: int, seed: int, kernel: str) -> None:
+        self._shape = (len(image_set), n_pos)
         self._rng = np.random.default_rng(seed)
 
     def ask(self, n_labelings: int) -> np.ndarray:
         return random_labelings(n_labelings, *self._shape, self._rng)
+
+    def tell(self, taskness: np.ndarray) -> None:
+        pass
+
+
+class SwapProposer(Proposer):
+    """Steepest swap search on the closed form, from random labelings: its local optima.
+
+    It needs no telling, so under the scorer `trained` it is a search in two stages: the closed form
+    proposes, training scores.
+    """
+
+    def __init__(self, image_set: ImageSet, n_pos: int, seed: int, kernel: str) -> None:
+        self._closed_form = ClosedForm(image_set, kernel)
+        self._random = RandomProposer(image_set, n_pos, seed, kernel)
+
+    def ask(self, n_labelings: int) -> np.ndarray:
+        return np.stack([self._closed_form.climb(start) for start in self._random.ask(n_labelings)])
 
     def tell(self, taskness: np.ndarray) -> None:
         pass
@@ -115,7 +135,7 @@ class NevergradProposer(Proposer):
 
 
 def make_proposer(
-    name: str, *, n_images: int, n_pos: int, seed: int, budget: int, batch: int
+    name: str, image_set: ImageSet, *, n_pos: int, seed: int, budget: int, batch: int, kernel: str
 ) -> Proposer:
     """The proposer of that name: a row of `PROPOSERS`, or any optimiser of nevergrad.
 
@@ -123,9 +143,9 @@ def make_proposer(
         SettingError: an unknown name; the nearest valid one is suggested.
     """
     if name in PROPOSERS:
-        return PROPOSERS[name](n_images, n_pos, seed)
+        return PROPOSERS[name](image_set, n_pos, seed, kernel)
     check_proposer(name)
-    return NevergradProposer(name, n_images, n_pos, seed, budget, batch)
+    return NevergradProposer(name, len(image_set), n_pos, seed, budget, batch)
 
 
 def check_proposer(name: str) -> None:
@@ -143,5 +163,8 @@ def check_proposer(name: str) -> None:
         )
 
 
-PROPOSERS: dict[str, Callable[[int, int, int], Proposer]] = {"random": RandomProposer}
-"""Proposers of our own by name, beside nevergrad's: (n_images, n_pos, seed) -> Proposer."""
+PROPOSERS: dict[str, Callable[[ImageSet, int, int, str], Proposer]] = {
+    "random": RandomProposer,
+    "swap": SwapProposer,
+}
+"""Proposers of our own by name, beside nevergrad's, from (images, n_pos, seed, kernel)."""

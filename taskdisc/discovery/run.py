@@ -1,7 +1,7 @@
 """A whole search: images, trials, confirmation, files."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from taskdisc.config import ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
-from taskdisc.discovery.loop import best_different, run_trials
+from taskdisc.discovery.loop import Scorer, best_different, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
 from taskdisc.errors import RunFailedError
@@ -19,8 +19,15 @@ from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
+from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
 from taskdisc.taskness.score import TrainedScorer
+
+SCORERS: dict[str, Callable[[ImageSet, SearchSettings, Pool], Scorer]] = {
+    "trained": lambda images, s, pool: TrainedScorer(images, s.protocol, s.seed, pool),
+    "closed-form": lambda images, s, pool: ClosedFormScorer(images, s.kernel),
+}
+"""How trials are scored, by name."""
 
 DEFAULT_CLASSES, DEFAULT_PER_CLASS = 5, 10
 """What is drawn where the settings say nothing: 50 images, as in the source work."""
@@ -47,8 +54,8 @@ def search(
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         progress: Told what is going on.
-        **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `protocol`,
-            `min_ablation`, `confirm` (`n_splits`, `n_random`, `random_splits`).
+        **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `scorer`, `kernel`,
+            `protocol`, `min_ablation`, `confirm` (`n_splits`, `n_random`, `random_splits`).
 
     Raises:
         SettingError: a setting breaks its rule.
@@ -81,8 +88,8 @@ def run_search(
     check_run(image_set, settings)
     trial_log = folder.trials if folder else MemoryJournal()
     evidence_log = folder.evidence if folder else MemoryJournal()
-    scorer = TrainedScorer(image_set, settings.protocol, settings.seed, pool)
-    trials = run_trials(settings, len(image_set), scorer, trial_log, progress)
+    scorer = SCORERS[settings.scorer](image_set, settings, pool)
+    trials = run_trials(settings, image_set, scorer, trial_log, progress)
     candidates = best_different(trials, settings.tasks, settings.min_ablation)
     plan = ConfirmPlan(
         image_set,

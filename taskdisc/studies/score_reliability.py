@@ -31,7 +31,6 @@ class ReliabilitySettings(Settings):
     protocols: dict[str, Protocol] = {  # noqa: RUF012  (pydantic copies it)
         "stratified": protocol_from("stratified"),
         "stratified, 100 steps": protocol_from({"name": "stratified", "n_steps": 100}),
-        "stratified, own seeds": protocol_from({"name": "stratified", "common": False}),
         "source": protocol_from("source"),
     }
     seed: int = Field(0, ge=0)

@@ -1,5 +1,6 @@
 """Taskness: how much better than blind a network generalises on a labeling."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,9 @@ POPULATION = 5
 
 GPU_POPULATION = 640
 """Networks trained at once on a GPU."""
+
+BYTES_PER_IMAGE = 250_000
+"""Memory of one image laid out for training, activations of a chunk included."""
 
 DIVERGED = 100.0
 """Largest cross-entropy [nats] that counts: what a training that diverged is given."""
@@ -114,6 +118,7 @@ class TrainedScorer:
                 f"the image set must have at least `protocol.n_folds` = {protocol.n_folds} images, "
                 f"got {len(image_set)}."
             )
+        _check_memory(len(image_set), pool)
         from taskdisc.taskness.lenet import SIDE
 
         self._images = np.asarray(image_set.resized(SIDE).images)
@@ -140,6 +145,20 @@ class TrainedScorer:
             for group in groups
         ]
         return self._pool.map(_score_group, work)
+
+
+def _check_memory(n_images: int, pool: Pool) -> None:
+    """Refuse images whose patches would not fit the memory of this machine, once per CPU worker."""
+    if pool.devices != ["cpu"]:
+        return
+    needed = n_images * BYTES_PER_IMAGE * pool.jobs
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > 0.8 * installed:
+        raise ImageSetError(
+            f"the image set must fit in memory, got {n_images} images, which need "
+            f"{needed / 1e9:.0f} GB for {pool.jobs} workers, and this machine has "
+            f"{installed / 1e9:.0f} GB; select fewer with `images.n_images`, or use fewer jobs."
+        )
 
 
 def concatenated(parts: list[Scores]) -> Scores:

@@ -11,10 +11,16 @@ from taskdisc.discovery import loop
 from taskdisc.discovery.loop import Trial, best_different, run_trials
 from taskdisc.discovery.proposers import Proposer
 from taskdisc.errors import RunFailedError, RunFolderError
+from taskdisc.images import ImageSet, as_image_set
 from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import ablation, from_hex, key, random_labelings
 from taskdisc.progress import Progress
 from taskdisc.taskness.score import Scores
+
+
+def noise(n_images: int) -> ImageSet:
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, 32, 32, 3))
+    return as_image_set(pixels.astype(np.uint8))
 
 
 class FakeScorer:
@@ -66,7 +72,7 @@ def run(
     settings: SearchSettings, n_images: int = 20, log: MemoryJournal | None = None
 ) -> tuple[list[Trial], MemoryJournal, FakeScorer]:
     scorer, log = FakeScorer(), log or MemoryJournal()
-    trials = run_trials(settings, n_images, scorer, log, Progress())  # type: ignore[arg-type]
+    trials = run_trials(settings, noise(n_images), scorer, log, Progress())  # type: ignore[arg-type]
     return trials, log, scorer
 
 
@@ -97,7 +103,7 @@ def test_the_budget_counts_different_labelings(proposer: str, n_images: int, rat
 def test_progress_follows_the_trials() -> None:
     steps = Steps()
     log = MemoryJournal()
-    trials = run_trials(search_settings(), 20, FakeScorer(), log, steps)  # type: ignore[arg-type]
+    trials = run_trials(search_settings(), noise(20), FakeScorer(), log, steps)  # type: ignore[arg-type]
     assert steps.stages == [("search", 40)]
     assert steps.done == 40
     assert steps.best[-1] == max(trial.taskness for trial in trials)
@@ -132,8 +138,8 @@ def test_a_labeling_that_comes_back_or_its_flip_is_answered_from_what_is_known(
 ) -> None:
     made: list[Repeating] = []
 
-    def make(*arguments: int) -> Repeating:
-        made.append(Repeating(*arguments))
+    def make(images: ImageSet, n_pos: int, seed: int, kernel: str) -> Repeating:
+        made.append(Repeating(len(images), n_pos, seed))
         return made[-1]
 
     monkeypatch.setitem(loop.make_proposer.__globals__["PROPOSERS"], "repeating", make)
@@ -171,7 +177,7 @@ def test_a_longer_budget_goes_on_with_a_random_search() -> None:
 def test_a_failed_run_keeps_its_groups_and_goes_on() -> None:
     settings, log = search_settings(), MemoryJournal()
     with pytest.raises(RunFailedError):
-        run_trials(settings, 20, FakeScorer(fail_after=10), log, Progress())  # type: ignore[arg-type]
+        run_trials(settings, noise(20), FakeScorer(fail_after=10), log, Progress())  # type: ignore[arg-type]
     assert len(log.lines) >= 10
     assert seconds_left_out(run(settings, log=log)[1].lines) == seconds_left_out(
         run(settings)[1].lines
@@ -192,7 +198,7 @@ def test_a_log_of_other_settings_is_refused_before_anything_is_scored() -> None:
     before = list(log.lines)
     scorer = FakeScorer()
     with pytest.raises(RunFolderError):
-        run_trials(search_settings(seed=1), 20, scorer, log, Progress())  # type: ignore[arg-type]
+        run_trials(search_settings(seed=1), noise(20), scorer, log, Progress())  # type: ignore[arg-type]
     assert log.lines == before
     assert scorer.scored == []
 
