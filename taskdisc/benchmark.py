@@ -59,7 +59,7 @@ def bench_score(rounds: int, jobs: int) -> None:
             b / a for a, b in zip(seconds["population"], seconds["plain pool"], strict=True)
         )
         median = statistics.median(ratios)
-        print(f"  ratio {median:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+        print(f"ratio {median:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
 
 
 def _plain_pool(
@@ -67,11 +67,14 @@ def _plain_pool(
 ) -> Callable[[], list[float]]:
     from joblib import Parallel, delayed
 
+    from taskdisc.taskness.lenet import standardised
+
+    x = standardised(images).numpy()
     calls = []
     for labeling in labelings:
         masks, seeds = splits_of(protocol, labeling, 0)
         calls += [
-            delayed(_train_plainly)(images, labeling, mask, int(seed), protocol)
+            delayed(_train_plainly)(x, labeling, mask, int(seed), protocol)
             for mask, seed in zip(masks, seeds, strict=True)
         ]
     return lambda: Parallel(n_jobs=jobs, batch_size=protocol.n_splits)(calls)
@@ -84,10 +87,10 @@ def _train_plainly(
     import torch
     from torch.nn import functional as F
 
-    from taskdisc.taskness.lenet import LeNet, initial_parameters, standardised
+    from taskdisc.taskness.lenet import LeNet, initial_parameters
 
     torch.set_num_threads(1)
-    x, y = standardised(images), torch.from_numpy(labeling.astype(np.int64))
+    x, y = torch.from_numpy(images), torch.from_numpy(labeling.astype(np.int64))
     train, held_out = torch.from_numpy(~validation), torch.from_numpy(validation)
     network = LeNet()
     torch.nn.utils.vector_to_parameters(initial_parameters([seed])[0], network.parameters())

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
+from taskdisc.pool import interruptible
 
 app = typer.Typer(
     name="taskdisc",
@@ -22,12 +23,29 @@ Config = Annotated[Path | None, typer.Argument(help="Settings, a YAML file; see 
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; repeatable.")
 ]
-Seed = Annotated[int | None, typer.Option(help="Seed of every random number of the command.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the run; images.seed draws the images.")]
 Jobs = Annotated[int, typer.Option(help="Workers; 0 is one per core or GPU. Same result for any.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
 Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the images if missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"taskdisc {version('taskdisc')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Discover binary tasks that a network generalises on, in images that nobody labelled."""
 
 
 @app.command()
@@ -42,16 +60,22 @@ def search(
     root: Root = None,
     download: Download = False,
     as_json: AsJson = False,
+    show_settings: Annotated[
+        bool, typer.Option("--show-settings", help="Print all settings as YAML and stop.")
+    ] = False,
 ) -> None:
     """Search an image set for tasks and confirm them; without options, scikit-learn's digits."""
-    from taskdisc.config import SearchSettings
+    from taskdisc.config import SearchSettings, dump_settings
     from taskdisc.discovery.folder import check_images, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
-    from taskdisc.pool import Pool, interruptible
+    from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
+    if show_settings:
+        print(dump_settings(_settings(SearchSettings, config, changes, seed, root, download)))
+        return
     pool = Pool(jobs, device)
     with progress_for() as progress:
         if resume is None:
@@ -71,8 +95,7 @@ def search(
             check_images(folder.path, images)
         _say(f"run folder: {folder.path}", as_json)
         try:
-            with interruptible():
-                result = run_search(images, settings, pool, folder=folder, progress=progress)
+            result = run_search(images, settings, pool, folder=folder, progress=progress)
         except KeyboardInterrupt:
             progress.finish()
             write_report(folder.path)
@@ -111,6 +134,7 @@ def score(
     """Score given labelings of an image set; a run's config.yaml names the images of its tasks."""
     from taskdisc.config import SearchSettings
     from taskdisc.discovery.run import load_selected
+    from taskdisc.discovery.tasks import check_made_for
     from taskdisc.labelings import check_labelings, read_labelings
     from taskdisc.progress import progress_for
     from taskdisc.taskness import confirm as confirmation
@@ -118,9 +142,12 @@ def score(
 
     settings = _settings(SearchSettings, config, changes, seed, root, download)
     labelings = read_labelings(labels)
+    if with_evidence:
+        confirmation.check_positives(labelings)
     with progress_for() as progress:
         images = load_selected(settings.images, progress)
         labelings = check_labelings(labelings, len(images), name=str(labels))
+        check_made_for(labels, images)
         progress.start("score", len(labelings), "labelings")
         scores = score_labelings(
             images,
@@ -144,6 +171,7 @@ def score(
             seed=settings.seed,
             jobs=jobs,
             device=device,
+            progress=progress,
             **settings.confirm.model_dump(),
         )
         threshold = evidence.threshold
@@ -283,7 +311,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
     try:
-        app(arguments)
+        with interruptible():
+            app(arguments)
     except TaskdiscError as error:
         if debug:
             raise
@@ -294,7 +323,16 @@ def main() -> None:
         if debug:
             raise
         place = f" '{error.filename}'" if error.filename else ""
-        print(f"taskdisc: reading or writing{place} failed: {error.strerror}.", file=sys.stderr)
+        why = error.strerror or error
+        print(f"taskdisc: reading or writing{place} failed: {why}.", file=sys.stderr)
+        raise SystemExit(RunFailedError.exit_code) from None
+    except MemoryError:
+        if debug:
+            raise
+        print(
+            "taskdisc: out of memory; what was computed is kept: use fewer --jobs or images.",
+            file=sys.stderr,
+        )
         raise SystemExit(RunFailedError.exit_code) from None
     except KeyboardInterrupt:
         print("taskdisc: stopped.", file=sys.stderr)
@@ -306,7 +344,7 @@ def _settings(
 ) -> Any:
     from taskdisc.config import read_settings
 
-    options = [f"images.root={json.dumps(str(root.resolve()))}"] if root else []
+    options = [f"images.root={json.dumps(str(root))}"] if root else []
     options += ["images.download=true"] if download else []
     return read_settings(kind, config, [*changes, *options], seed=seed)
 

@@ -2,10 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.taskness.protocol import Protocol, protocol_from
@@ -14,7 +22,15 @@ from taskdisc.taskness.protocol import Protocol, protocol_from
 class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, nothing changes after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # A class named 3 is a name, though YAML reads a number.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is int:
+            raise ValueError("must be a whole number")
+        return value
 
 
 class ImagesSettings(Settings):
@@ -30,6 +46,12 @@ class ImagesSettings(Settings):
     per_class: int | None = Field(None, ge=1)  # images of each class
     n_images: int | None = Field(None, ge=2)  # or: this many images of any class
     seed: int = Field(0, ge=0)  # of the draw; not the run's, so that runs can share images
+
+    @field_validator("root")
+    @classmethod
+    def _from_anywhere(cls, root: str | None) -> str | None:
+        # A run that is resumed from another folder must find its images.
+        return None if root is None else str(Path(root).expanduser().resolve())
 
 
 class ConfirmSettings(Settings):
@@ -60,6 +82,15 @@ class SearchSettings(Settings):
     @classmethod
     def _named_protocol(cls, value: Any) -> Protocol:
         return protocol_from(value)
+
+    @model_validator(mode="after")
+    def _p_can_be_small(self) -> Self:
+        if self.confirm.n_random < 20 * self.tasks:
+            raise SettingError(
+                "`confirm.n_random` must be at least 20 · `tasks`, for a single task among "
+                f"{self.tasks} to be told from chance, got {self.confirm.n_random}."
+            )
+        return self
 
 
 S = TypeVar("S", bound=Settings)
@@ -152,7 +183,10 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return str(cause)
-    rule = first["msg"][0].lower() + first["msg"][1:].split(",")[0]
+    if first["type"] in ("model_type", "dict_type"):
+        return f"`{path}` must be a mapping of settings, got {first['input']!r}."
+    rule = first["msg"].removeprefix("Value error, ")
+    rule = rule[0].lower() + rule[1:].split(",")[0]
     rule = rule.replace("input should be ", "must be ").replace("'", "`")
     return f"`{path}` {rule}, got {first['input']!r}."
 

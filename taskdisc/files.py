@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one, whatever kills the writer."""
 
+import io
 import json
 import os
 import tempfile
@@ -46,10 +47,9 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if array.dtype.hasobject:
             raise ValueError(f"array '{name}' holds objects, which only pickle could store.")
-    with tempfile.TemporaryFile() as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        file.seek(0)
-        write_atomic(path, file.read())
+    content = io.BytesIO()
+    np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
+    write_atomic(path, content.getvalue())
 
 
 def _umask() -> int:

@@ -16,8 +16,11 @@ class Progress:
     def start(self, stage: str, total: int, unit: str) -> None:
         """A stage of `total` units of work begins."""
 
-    def advance(self, n: int, best: float | None = None) -> None:
-        """`n` more units are done; `best` is the best taskness so far."""
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
+        """`n` more units are done; `best` is the best taskness so far.
+
+        Units that were `known` before this sitting say nothing about its rate.
+        """
 
     def finish(self) -> None:
         """The stage is over."""
@@ -39,19 +42,21 @@ class PlainProgress(Progress):
 
     def start(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._best = 0, None
+        self._done, self._known, self._best = 0, 0, None
         self._since = self._last = time.monotonic()
 
-    def advance(self, n: int, best: float | None = None) -> None:
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
         self._done += n
         self._best = best if best is not None else self._best
         now = time.monotonic()
+        if known:
+            self._known, self._since = self._done, now
         if now - self._last >= PLAIN_INTERVAL_S or self._done == self._total:
             self._last = now
             self._say(now)
 
     def _say(self, now: float) -> None:
-        rate = self._done / max(now - self._since, 1e-9)
+        rate = (self._done - self._known) / max(now - self._since, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
         best = "" if self._best is None else f", best {self._best:.3f}"
         print(
@@ -96,15 +101,22 @@ class BarProgress(Progress):
         self._best = ""
         self._task = self._bar.add_task(stage, total=total, unit=unit, best="", rate="")
 
-    def advance(self, n: int, best: float | None = None) -> None:
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
         if best is not None:
             self._best = f"best {best:.3f}"
+        if known:
+            done = self._bar.tasks[self._task].completed + n
+            self._bar.reset(self._task, completed=done, best=self._best)
+            return
         speed = self._bar.tasks[self._task].speed
         rate = "" if speed is None else f"{speed:.1f}/s"
         self._bar.update(self._task, advance=n, best=self._best, rate=rate)
 
     def finish(self) -> None:
         self._bar.stop()
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._task = None
 
 
 def reading(progress: Progress) -> Callable[[int, int], None]:
@@ -115,7 +127,8 @@ def reading(progress: Progress) -> Callable[[int, int], None]:
         nonlocal seen
         if not seen:
             progress.start("images", total, "read")
-        progress.advance(done - seen)
+        # The first call comes after a first batch, whose time nobody has taken.
+        progress.advance(done - seen, known=not seen)
         seen = done
         if done == total:
             progress.finish()

@@ -21,7 +21,7 @@ SMALL = [
     "--set=protocol.n_splits=5",
     "--set=protocol.n_steps=12",
     "--set=confirm.n_splits=5",
-    "--set=confirm.n_random=20",
+    "--set=confirm.n_random=40",
     "--set=confirm.random_splits=2",
 ]
 

@@ -56,7 +56,8 @@ def read_result(path: Path) -> dict[str, Any]:
     """
     try:
         result = json.loads((path / RESULT).read_text())
-        result["tasks"][0]["confirmed"]["mean"], result["threshold"]
+        for task in result["tasks"]:
+            task["is_task"], task["confirmed"]["mean"]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise RunFolderError(
             f"'{path / RESULT}' must be the result of a search, but it is damaged; "

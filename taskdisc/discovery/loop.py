@@ -92,7 +92,7 @@ def run_trials(
     expected = list(logged)
     trials: list[Trial] = []
     taskness: dict[str, float] = {}
-    repeated = 0
+    repeated, best = 0, -np.inf
     progress.start("search", settings.budget, "labelings")
     while len(trials) < settings.budget and repeated < PATIENCE:
         batch = proposer.ask(min(settings.batch, settings.budget - len(trials)))
@@ -105,7 +105,8 @@ def run_trials(
         for name, value in _scored(new, scorer, logged, log, progress):
             taskness[name] = value
             trials.append(Trial(new[name], value))
-            progress.advance(1, best=max(trial.taskness for trial in trials))
+            best = max(best, value)
+            progress.advance(1, best=best, known=len(trials) <= len(expected))
         proposer.tell(np.array([taskness[name] for name in keys]))
     if len(expected) > len(trials):
         raise RunFolderError(_FOREIGN)

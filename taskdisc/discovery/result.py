@@ -22,7 +22,8 @@ class SearchResult:
         settings: What decided it.
         images: The images that were searched.
         trials: Every scored labeling, in order.
-        candidates: Positions in `trials` of the labelings that were confirmed, best first.
+        candidates: Positions in `trials` of the labelings that were confirmed, in the order in
+            which the search chose them.
         confirmation: Their evidence, in the same order.
         seconds: Wall time of the stages `search` and `confirm` [s], all sittings together.
     """
@@ -36,8 +37,13 @@ class SearchResult:
 
     @property
     def labelings(self) -> np.ndarray:
-        """The candidates, uint8 [n_candidates, n_images]."""
-        return np.stack([self.trials[i].labeling for i in self.candidates])
+        """The candidates uint8 [n_candidates, n_images], in the order of `to_dict()["tasks"]`."""
+        return np.stack([self.trials[self.candidates[i]].labeling for i in self._order])
+
+    @property
+    def _order(self) -> list[int]:
+        """Positions in `candidates`, best confirmed first."""
+        return np.argsort(-self.confirmation.mean, kind="stable").tolist()
 
     def to_dict(self) -> dict[str, Any]:
         """What `result.json` holds: plain values only, best confirmed task first."""
@@ -57,7 +63,7 @@ class SearchResult:
                 "is_task": bool(evidence.is_task[i]),
                 "known_classes": self._known_classes(self.trials[trial].labeling),
             }
-            for i, trial in enumerate(self.candidates)
+            for i, trial in ((i, self.candidates[i]) for i in self._order)
         ]
         return {
             "schema": SCHEMA,
@@ -78,7 +84,7 @@ class SearchResult:
                 "mean": float(evidence.random.mean()),
                 "sd": float(evidence.random.std(ddof=1)),
             },
-            "tasks": sorted(tasks, key=lambda task: -task["confirmed"]["mean"]),
+            "tasks": tasks,
         }
 
     def _known_classes(self, labeling: np.ndarray) -> dict[str, dict[str, int]]:
@@ -94,9 +100,12 @@ class SearchResult:
     def task_arrays(self) -> dict[str, np.ndarray]:
         """What `tasks.npz` holds: the labelings that are tasks, best first, and their evidence."""
         evidence = self.confirmation
-        kept = [i for i in np.argsort(-evidence.mean, kind="stable") if evidence.is_task[i]]
+        kept = [i for i in self._order if evidence.is_task[i]]
         return {
-            "labelings": self.labelings[kept],
+            # [0, n_images] where there is none
+            "labelings": np.array(
+                [self.trials[self.candidates[i]].labeling for i in kept], dtype=np.uint8
+            ).reshape(len(kept), len(self.images)),
             "indices": self.images.indices,
             "hashes": np.array(self.images.hashes()),
             "taskness": evidence.mean[kept],

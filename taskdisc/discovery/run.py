@@ -21,7 +21,7 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
-from taskdisc.taskness.score import TrainedScorer
+from taskdisc.taskness.score import TrainedScorer, check_size
 
 SCORERS: dict[str, Callable[[ImageSet, SearchSettings, Pool], Scorer]] = {
     "trained": lambda images, s, pool: TrainedScorer(images, s.protocol, s.seed, pool),
@@ -107,7 +107,7 @@ def run_search(
         evidence_log.append({**line, "seconds": round(seconds, 4)} for line in lines)
 
     progress.start("confirm", plan.n_trainings, "trainings")
-    confirmation = plan.run(pool, evidence_log.lines, record, progress.advance)
+    confirmation = plan.run(pool, evidence_log.lines, record, progress)
     progress.finish()
     result = SearchResult(
         settings,
@@ -133,6 +133,7 @@ def check_run(image_set: ImageSet, settings: SearchSettings) -> None:
     """
     n_positives(len(image_set), settings.ratio)
     check_proposer(settings.proposer)
+    check_size(len(image_set), settings.protocol)
 
 
 def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
@@ -151,13 +152,15 @@ def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
         download=settings.download,
         progress=reading(progress),
     )
-    by_class = {"n_classes": settings.n_classes, "per_class": settings.per_class}
-    if settings.per_class is None and settings.n_images is None and image_set.targets:
-        by_class["n_classes"] = settings.n_classes or DEFAULT_CLASSES
-        by_class["per_class"] = DEFAULT_PER_CLASS
-    n_images = settings.n_images
+    n_images, by_class = settings.n_images, {}
     if n_images is None and not image_set.targets:
-        n_images = min(len(image_set), DEFAULT_CLASSES * DEFAULT_PER_CLASS)
+        n_images = min(len(image_set) // 10 * 10 or 2, DEFAULT_CLASSES * DEFAULT_PER_CLASS)
+    elif n_images is None:
+        per_class = settings.per_class or DEFAULT_PER_CLASS
+        labels = image_set.targets[image_set.target(settings.target)]
+        n_enough = int((np.bincount(labels) >= per_class).sum())
+        n_classes = settings.n_classes or min(DEFAULT_CLASSES, max(n_enough, 1))
+        by_class = {"n_classes": n_classes, "per_class": per_class}
     chosen = select(
         image_set,
         target=settings.target,

@@ -7,6 +7,7 @@ import numpy as np
 
 from taskdisc.discovery.folder import TASKS
 from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.images import ImageSet
 from taskdisc.labelings import read_arrays
 
 
@@ -32,6 +33,22 @@ class Tasks:
 
     def __len__(self) -> int:
         return len(self.labelings)
+
+
+def check_made_for(path: Path, images: ImageSet) -> None:
+    """Refuse labelings that were saved with the hashes of other images.
+
+    Raises:
+        SettingError: the `.npz` names its images and they are not these.
+    """
+    if path.suffix != ".npz":
+        return
+    arrays = read_arrays(path)
+    if "hashes" in arrays and arrays["hashes"].tolist() != images.hashes():
+        raise SettingError(
+            f"the images must be those that '{path}' was made for, got others; "
+            "give the config.yaml of its run as CONFIG."
+        )
 
 
 def load_tasks(path: str | Path) -> Tasks:

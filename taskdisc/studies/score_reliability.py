@@ -1,6 +1,7 @@
 """How much of a score is noise? Score a panel of labelings twice, independently, and compare."""
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -27,12 +28,15 @@ class ReliabilitySettings(Settings):
     n_random: int = Field(60, ge=3)  # random labelings
     n_components: int = Field(20, ge=0)  # principal components, their highest entries positive
     n_swapped: int = Field(50, ge=0)  # class labelings with 1 to 5 positives swapped
-    trainings: tuple[int, ...] = (5, 10, 20)  # trainings per labeling to report
-    protocols: dict[str, Protocol] = {  # noqa: RUF012  (pydantic copies it)
-        "stratified": protocol_from("stratified"),
-        "stratified, 100 steps": protocol_from({"name": "stratified", "n_steps": 100}),
-        "source": protocol_from("source"),
-    }
+    trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    protocols: dict[str, Protocol] = Field(
+        min_length=1,
+        default={
+            "stratified": protocol_from("stratified"),
+            "stratified, 100 steps": protocol_from({"name": "stratified", "n_steps": 100}),
+            "source": protocol_from("source"),
+        },
+    )
     seed: int = Field(0, ge=0)
 
     @field_validator("protocols", mode="before")
@@ -54,7 +58,7 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
     scored: dict[str, list[np.ndarray]] = {}
     progress.start("score", 2 * len(settings.protocols) * len(panel), "labelings")
     for name, protocol in settings.protocols.items():
-        full = protocol_from({**_fields(protocol), "n_splits": most})
+        full = replace(protocol, n_splits=most)
         scored[name] = []
         for repeat in (0, 1):
             scorer = TrainedScorer(images, full, 2 * settings.seed + repeat, pool)
@@ -128,10 +132,6 @@ def make_panel(images: ImageSet, settings: ReliabilitySettings) -> tuple[np.ndar
     }
     kinds = np.repeat(list(by_kind), [len(labelings) for labelings in by_kind.values()])
     return np.array([row for labelings in by_kind.values() for row in labelings]), kinds
-
-
-def _fields(protocol: Protocol) -> dict[str, Any]:
-    return {name: getattr(protocol, name) for name in Protocol.__dataclass_fields__}
 
 
 def _spearman(a: np.ndarray, b: np.ndarray) -> float:

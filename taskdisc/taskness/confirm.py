@@ -10,6 +10,7 @@ from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.labelings import check_labelings, random_labelings
 from taskdisc.pool import Pool
+from taskdisc.progress import Progress
 from taskdisc.taskness.protocol import Protocol, protocol_from
 from taskdisc.taskness.score import TrainedScorer
 
@@ -55,8 +56,9 @@ class Confirmation:
     def p(self) -> np.ndarray:
         """One-sided p against the random labelings [n_labelings]: (1 + number ≥ mean) / (1 + n).
 
-        Never 0, and exact for any distribution: Phipson & Smyth 2010, "Permutation p-values should
-        never be zero", eq. 2.
+        How often a random labeling does as well, whatever their distribution; never 0: Phipson &
+        Smyth 2010, "Permutation p-values should never be zero", eq. 2. It asks whether a labeling
+        is better than random ones, not whether a search over random ones could have found it.
         """
         above = (self.random[None] >= self.mean[:, None]).sum(axis=1)
         return (1 + above) / (1 + len(self.random))
@@ -85,12 +87,13 @@ def confirm(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    progress: Progress | None = None,
 ) -> Confirmation:
     """Score labelings on splits and initialisations of their own, and random labelings beside them.
 
-    The random labelings have as many positives and are scored by the same protocol. They get fewer
-    splits each, for it is their spread that counts; the noise which that leaves in them widens the
-    null, so it can only raise the threshold and p.
+    The random labelings have as many positives and are scored by the same protocol, each on splits
+    of its own. They may get fewer splits, for it is their spread that counts; the noise which that
+    leaves in each widens their distribution, which raises the threshold and p.
 
     Args:
         images: An image set, or uint8 [n_images, H, W, C].
@@ -103,6 +106,7 @@ def confirm(
             `score` or `search` use with the same seed.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        progress: Told what is going on.
 
     Raises:
         SettingError: an argument breaks its rule.
@@ -125,7 +129,25 @@ def confirm(
         random_splits=random_splits,
         seed=seed,
     )
-    return plan.run(Pool(jobs, device))
+    told = progress or Progress()
+    told.start("confirm", plan.n_trainings, "trainings")
+    confirmation = plan.run(Pool(jobs, device), progress=told)
+    told.finish()
+    return confirmation
+
+
+def check_positives(labelings: np.ndarray) -> None:
+    """Refuse labelings [n_labelings, n_images] that differ in their number of positives.
+
+    Raises:
+        SettingError: they do, so the same random labelings cannot stand against all of them.
+    """
+    counts = sorted(set(labelings.sum(axis=1, dtype=int).tolist()))
+    if len(counts) > 1:
+        raise SettingError(
+            "labelings that are confirmed together must have the same number of positives, "
+            f"got from {counts[0]} to {counts[-1]}."
+        )
 
 
 @dataclass(frozen=True)
@@ -141,19 +163,14 @@ class ConfirmPlan:
     seed: int
 
     def __post_init__(self) -> None:
-        counts = sorted(set(self.labelings.sum(axis=1).tolist()))
-        if len(counts) > 1:
-            raise SettingError(
-                "labelings that are confirmed together must have the same number of positives, "
-                f"got from {counts[0]} to {counts[-1]}."
-            )
+        check_positives(self.labelings)
 
     def run(
         self,
         pool: Pool,
         done: Sequence[dict[str, Any]] = (),
         record: Callable[[list[dict[str, Any]]], None] = lambda lines: None,
-        progress: Callable[[int], None] = lambda trainings: None,
+        progress: Progress | None = None,
     ) -> Confirmation:
         """Compute what is not among the `done` lines, `record` each new one, and put all together.
 
@@ -161,19 +178,24 @@ class ConfirmPlan:
             pool: Where to train.
             done: Lines that an earlier call recorded.
             record: Called with every group of new lines.
-            progress: Called with the number of trainings that became known, of `n_trainings`.
+            progress: Advanced by the number of trainings that became known, of `n_trainings`.
         """
+        told = progress or Progress()
         lines = {(line["kind"], line["index"]): line for line in done}
         for kind, labelings, n_splits, seed in self._parts():
-            scorer = TrainedScorer(
-                self.image_set, replace(self.protocol, n_splits=n_splits), seed, pool
-            )
+            # Random labelings have splits of their own each: a seed in common would move all of
+            # them, and with them the threshold, up or down together.
+            common = self.protocol.common and kind == "task"
+            protocol = replace(self.protocol, n_splits=n_splits, common=common)
+            scorer = TrainedScorer(self.image_set, protocol, seed, pool)
             groups = [
                 range(start, min(start + scorer.group, len(labelings)))
                 for start in range(0, len(labelings), scorer.group)
             ]
             missing = [g for g in groups if any((kind, index) not in lines for index in g)]
-            progress(sum(len(g) for g in groups if g not in missing) * n_splits)
+            n_known = sum(len(g) for g in groups if g not in missing) * n_splits
+            if n_known:
+                told.advance(n_known, known=True)
             scored = scorer.score_groups([labelings[list(g)] for g in missing])
             for group, scores in zip(missing, scored, strict=True):
                 new = [
@@ -189,7 +211,7 @@ class ConfirmPlan:
                 ]
                 record([line for line in new if (kind, line["index"]) not in lines])
                 lines.update({(kind, line["index"]): line for line in new})
-                progress(len(group) * n_splits)
+                told.advance(len(group) * n_splits)
 
         def column(kind: str, n: int, name: str) -> np.ndarray:
             return np.array([lines[kind, index][name] for index in range(n)])

@@ -17,7 +17,10 @@ POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
 
 GPU_POPULATION = 640
-"""Networks trained at once on a GPU."""
+"""Networks trained at once on a GPU at most."""
+
+GPU_BYTES_PER_IMAGE = 80_000
+"""Memory of the activations and gradients of one image in one network."""
 
 BYTES_PER_IMAGE = 250_000
 """Memory of one image laid out for training, activations of a chunk included."""
@@ -113,11 +116,7 @@ class TrainedScorer:
     """Scores labelings of one image set by one protocol and seed, in groups, over a pool."""
 
     def __init__(self, image_set: ImageSet, protocol: Protocol, seed: int, pool: Pool) -> None:
-        if len(image_set) < protocol.n_folds:
-            raise ImageSetError(
-                f"the image set must have at least `protocol.n_folds` = {protocol.n_folds} images, "
-                f"got {len(image_set)}."
-            )
+        check_size(len(image_set), protocol)
         _check_memory(len(image_set), pool)
         from taskdisc.taskness.lenet import SIDE
 
@@ -145,6 +144,19 @@ class TrainedScorer:
             for group in groups
         ]
         return self._pool.map(_score_group, work)
+
+
+def check_size(n_images: int, protocol: Protocol) -> None:
+    """Refuse an image set with fewer images than folds.
+
+    Raises:
+        ImageSetError: it is too small.
+    """
+    if n_images < protocol.n_folds:
+        raise ImageSetError(
+            f"`protocol.n_folds` must be at most the number of images, {n_images} here, "
+            f"got {protocol.n_folds}."
+        )
 
 
 def _check_memory(n_images: int, pool: Pool) -> None:
@@ -196,7 +208,7 @@ def _score_group(work: _Work, device: str) -> Scores:
     baseline = (informed(labels, masks) + read_out(blind)) / 2
     parameters = initial_parameters(seeds)
     train_share = ~masks / (~masks).sum(axis=1, keepdims=True)
-    population = POPULATION if device == "cpu" else GPU_POPULATION
+    population = _population(device, len(work.images))
     curves = []
     for start in range(0, len(labels), population):
         part = slice(start, start + population)
@@ -220,6 +232,16 @@ def _score_group(work: _Work, device: str) -> Scores:
     g = read_out(validating)
     per_split = np.divide(b - g, b, out=np.zeros_like(b), where=_learnable(work.labelings, masks))
     return Scores(per_split, b, training, validating)
+
+
+def _population(device: str, n_images: int) -> int:
+    """Networks to train at once: what a core's cache holds, or half of a GPU's free memory."""
+    import torch
+
+    if device == "cpu":
+        return POPULATION
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(GPU_POPULATION, free // (2 * n_images * GPU_BYTES_PER_IMAGE)))
 
 
 def _learnable(labelings: np.ndarray, masks: np.ndarray) -> np.ndarray:

@@ -58,7 +58,7 @@ class Steps(Progress):
     def start(self, stage: str, total: int, unit: str) -> None:
         self.stages.append((stage, total))
 
-    def advance(self, n: int, best: float | None = None) -> None:
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
         self.done += n
         assert best is not None
         self.best.append(best)

@@ -25,7 +25,7 @@ SETTINGS = {
     "proposer": "TwoPointsDE",
     "protocol": {"n_steps": 8, "n_splits": 5},
     "tasks": 2,
-    "confirm": {"n_splits": 2, "n_random": 20, "random_splits": 1},
+    "confirm": {"n_splits": 2, "n_random": 60, "random_splits": 1},
     "seed": 3,
 }
 
@@ -83,7 +83,7 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
     }
     assert not [name for name in names if name.startswith(".")]
     assert len(without_seconds(finished / "trials.jsonl")) == 12
-    assert len(without_seconds(finished / "confirm.jsonl")) == 22
+    assert len(without_seconds(finished / "confirm.jsonl")) == 62
     assert folder_settings(finished) == search_settings()
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["seed"] == 3
@@ -116,7 +116,7 @@ STOPPED = """if True:
     class Stopping(Progress):
         done = 0
 
-        def advance(self, n, best=None):
+        def advance(self, n, best=None, *, known=False):
             self.done += n
             if self.done == 7:
                 print("seven", flush=True)

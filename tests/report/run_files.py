@@ -21,7 +21,7 @@ def write_unfinished(folder: Path, n_trials: int = 5, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     settings = {
         "budget": 8,
-        "confirm": {"n_splits": 2, "n_random": 20, "random_splits": 2},
+        "confirm": {"n_splits": 2, "n_random": 60, "random_splits": 2},
         "protocol": {"n_steps": 5, "n_splits": 5},
         **changes,
     }
@@ -66,8 +66,8 @@ def write_finished(
         for index, mean in enumerate(confirmed)
     ]
     evidence += [
-        {"kind": "random", "index": i, "per_split": [i / 200 - 0.01, i / 200 + 0.01], "seconds": 0}
-        for i in range(20)
+        {"kind": "random", "index": i, "per_split": [i / 600 - 0.01, i / 600 + 0.01], "seconds": 0}
+        for i in range(60)
     ]
     write_lines(folder / "confirm.jsonl", evidence)
     tasks = [
@@ -91,7 +91,7 @@ def write_finished(
         "schema": 1,
         "seconds": {"search": 7.5, "confirm": 61.0},
         "threshold": 0.09,
-        "random": {"n": 20},
+        "random": {"n": 60},
         "tasks": sorted(tasks, key=lambda task: -task["confirmed"]["mean"]),  # type: ignore[index]
     }
     (folder / "result.json").write_text(json.dumps(result))

@@ -22,7 +22,7 @@ def test_facts_of_a_finished_run(tmp_path: Path) -> None:
     ]
     assert [c.positives for c in facts.candidates] == [(4, 5), (6, 7), (0, 2)]
     assert facts.null is not None
-    assert facts.null.taskness == pytest.approx([i / 200 for i in range(20)])
+    assert facts.null.taskness == pytest.approx([i / 600 for i in range(60)])
     assert (facts.null.n_splits, facts.null.threshold) == (2, 0.09)
     assert facts.n_trainings == (3 * 2 + 20 * 2,) * 2
     assert facts.seconds == {"search": 7.5, "confirm": 61.0}
@@ -68,7 +68,7 @@ def test_facts_of_an_unfinished_run(tmp_path: Path) -> None:
     assert facts.seen == tuple(SEEN)
     assert [(c.trial, c.evidence) for c in facts.candidates] == [(3, None), (2, None), (4, None)]
     assert facts.n_tasks == 0
-    assert facts.n_trainings == (0, 46)
+    assert facts.n_trainings == (0, 126)
     assert facts.seconds == {"search": 7.5, "confirm": 0}
     assert facts.resume_command == f"taskdisc search --resume '{folder}'"
     assert facts.command == "taskdisc search 'my settings.yaml'"

@@ -92,7 +92,7 @@ def test_digits_come_back_without_their_labels() -> None:
         kernel="rbf",
         budget=100,
         protocol={"n_steps": 5, "n_splits": 5},
-        confirm={"n_splits": 2, "n_random": 20, "random_splits": 1},
+        confirm={"n_splits": 2, "n_random": 200, "random_splits": 1},
         jobs=1,
     )
     classes = [(images.targets["digit"] == c).astype(int) for c in range(10)]

@@ -8,6 +8,7 @@ from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
+from taskdisc.progress import Progress
 from taskdisc.taskness.confirm import Confirmation, ConfirmPlan, confirm
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import score
@@ -88,6 +89,16 @@ def plan_for(digits: ImageSet, **changes: Any) -> ConfirmPlan:
     return replace(plan, **changes)
 
 
+class Counted(Progress):
+    """Keeps the numbers of trainings that it is told."""
+
+    def __init__(self, trainings: list[int]) -> None:
+        self._trainings = trainings
+
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
+        self._trainings.append(n)
+
+
 def equal(a: Confirmation, b: Confirmation) -> bool:
     return all(np.array_equal(getattr(a, name), getattr(b, name)) for name in vars(a))
 
@@ -96,7 +107,9 @@ def equal(a: Confirmation, b: Confirmation) -> bool:
 def straight(digits: ImageSet) -> tuple[Confirmation, list[dict[str, Any]], list[int]]:
     lines: list[dict[str, Any]] = []
     trainings: list[int] = []
-    evidence = plan_for(digits).run(Pool(1, "cpu"), record=lines.extend, progress=trainings.append)
+    evidence = plan_for(digits).run(
+        Pool(1, "cpu"), record=lines.extend, progress=Counted(trainings)
+    )
     return evidence, lines, trainings
 
 
@@ -123,7 +136,7 @@ def test_a_confirmation_goes_on_where_it_stopped(
     plan = plan_for(digits)
     new: list[dict[str, Any]] = []
     trainings: list[int] = []
-    again = plan.run(Pool(1, "cpu"), lines[:n_done], new.extend, trainings.append)
+    again = plan.run(Pool(1, "cpu"), lines[:n_done], new.extend, Counted(trainings))
     assert equal(again, evidence)
     assert new == lines[n_done:]
     assert sum(trainings) == plan.n_trainings == 3 * 3 + 7 * 2
