@@ -24,7 +24,7 @@ def test_facts_of_a_finished_run(tmp_path: Path) -> None:
     assert facts.null is not None
     assert facts.null.taskness == pytest.approx([i / 600 for i in range(60)])
     assert (facts.null.n_splits, facts.null.threshold) == (2, 0.09)
-    assert facts.n_trainings == (3 * 2 + 20 * 2,) * 2
+    assert facts.n_trainings == (3 * 2 + 60 * 2,) * 2
     assert facts.seconds == {"search": 7.5, "confirm": 61.0}
 
 
