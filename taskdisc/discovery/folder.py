@@ -177,6 +177,6 @@ def _environment(
         "jobs": jobs,
         "seed": settings.seed,
         "images": {"n": len(images), "content": images.content_hash()},
-        "command": sys.argv,
+        "command": ["taskdisc", *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
     }
