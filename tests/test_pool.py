@@ -1,5 +1,8 @@
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 import torch
@@ -123,3 +126,39 @@ def test_no_gpu(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(SettingError, match=r"`device` must be available here.*--device cpu"):
         Pool(1, device)
+
+
+WORKING = """if True:
+    import os, time
+    from taskdisc.pool import Pool
+
+    def work(item, device):
+        time.sleep(item)
+        return os.getpid()
+
+    for pid in Pool(2, "cpu").map(work, [0.5, 0.5, 600, 600]):
+        print(pid, flush=True)
+"""
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", WORKING],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        workers = {int(process.stdout.readline()) for _ in range(2)}
+        assert process.pid not in workers
+        process.kill()
+    deadline = time.monotonic() + 60
+    while any(is_running(pid) for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if is_running(pid)]
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process does anything; one that has ended may wait to be noticed for a while."""
+    done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
+    return done.stdout.strip() not in ("", "Z")

@@ -8,6 +8,7 @@ from taskdisc import load_tasks, search
 from taskdisc.config import SearchSettings
 from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
+from taskdisc.discovery.tasks import check_made_for
 from taskdisc.errors import RunFolderError, SettingError, TaskdiscError
 from taskdisc.files import write_npz
 from taskdisc.images import ImageSet
@@ -117,3 +118,12 @@ def test_a_search_in_memory(digits: ImageSet) -> None:
 def test_bad_arguments(digits: ImageSet, options: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingError, match=words):
         search(digits, **options)
+
+
+def test_labelings_are_only_taken_to_their_own_images(digits: ImageSet, tmp_path: Path) -> None:
+    result = result_of(digits, [0.5, 0.02, 0.7])
+    write_npz(tmp_path / "tasks.npz", result.task_arrays())
+    check_made_for(tmp_path / "tasks.npz", result.images)
+    others = digits.take(np.arange(len(digits))[::-1])
+    with pytest.raises(SettingError, match=r"must be those that .*tasks\.npz' was made for"):
+        check_made_for(tmp_path / "tasks.npz", others)

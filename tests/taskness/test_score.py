@@ -200,3 +200,12 @@ def test_too_few_images_to_split() -> None:
 def test_other_images_are_refused(images: Any) -> None:
     with pytest.raises(ImageSetError, match="`images` must be"):
         score(images, GOOD)
+
+
+def test_images_that_cannot_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+    monkeypatch.setattr("os.sysconf", sizes.__getitem__)
+    images = np.zeros((50, 32, 32, 3), dtype=np.uint8)
+    labeling = np.arange(50) % 5 == 0
+    with pytest.raises(ImageSetError, match=r"must fit in memory, got 50 images.*images\.n_images"):
+        score(images, labeling, jobs=1)
