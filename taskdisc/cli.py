@@ -82,7 +82,7 @@ def search(
             settings = _settings(SearchSettings, config, changes, seed, root, download)
             check_proposer(settings.proposer)
             images = load_selected(settings.images, progress)
-            check_run(images, settings)
+            check_run(images, settings, pool)
             folder = new_folder(out, settings, images, ",".join(pool.devices), pool.jobs)
         else:
             if config or changes or out or seed is not None or root or download:

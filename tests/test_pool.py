@@ -161,4 +161,4 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
 def is_running(pid: int) -> bool:
     """Whether a process does anything; one that has ended may wait to be noticed for a while."""
     done = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True)
-    return done.stdout.strip() not in ("", "Z")
+    return done.stdout.strip()[:1] not in ("", "Z")

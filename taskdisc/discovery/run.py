@@ -21,7 +21,7 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
-from taskdisc.taskness.score import TrainedScorer, check_size
+from taskdisc.taskness.score import TrainedScorer, check_scorable
 
 SCORERS: dict[str, Callable[[ImageSet, SearchSettings, Pool], Scorer]] = {
     "trained": lambda images, s, pool: TrainedScorer(images, s.protocol, s.seed, pool),
@@ -85,7 +85,7 @@ def run_search(
     Raises:
         As `search`; RunFolderError if the folder holds trials of other settings.
     """
-    check_run(image_set, settings)
+    check_run(image_set, settings, pool)
     trial_log = folder.trials if folder else MemoryJournal()
     evidence_log = folder.evidence if folder else MemoryJournal()
     scorer = SCORERS[settings.scorer](image_set, settings, pool)
@@ -125,15 +125,16 @@ def run_search(
     return result
 
 
-def check_run(image_set: ImageSet, settings: SearchSettings) -> None:
-    """Refuse settings that do not fit the images, before anything is written.
+def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> None:
+    """Refuse settings that do not fit the images or the machine, before anything is written.
 
     Raises:
         SettingError: the ratio does not divide the images, or the proposer is unknown.
+        ImageSetError: too few images to split, or more than fit in memory.
     """
     n_positives(len(image_set), settings.ratio)
     check_proposer(settings.proposer)
-    check_size(len(image_set), settings.protocol)
+    check_scorable(len(image_set), settings.protocol, pool)
 
 
 def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:

@@ -22,8 +22,8 @@ GPU_POPULATION = 640
 GPU_BYTES_PER_IMAGE = 80_000
 """Memory of the activations and gradients of one image in one network."""
 
-BYTES_PER_IMAGE = 250_000
-"""Memory of one image laid out for training, activations of a chunk included."""
+BYTES_PER_IMAGE = 500_000
+"""Memory that laying one image out for training takes at its peak."""
 
 DIVERGED = 100.0
 """Largest cross-entropy [nats] that counts: what a training that diverged is given."""
@@ -116,8 +116,7 @@ class TrainedScorer:
     """Scores labelings of one image set by one protocol and seed, in groups, over a pool."""
 
     def __init__(self, image_set: ImageSet, protocol: Protocol, seed: int, pool: Pool) -> None:
-        check_size(len(image_set), protocol)
-        _check_memory(len(image_set), pool)
+        check_scorable(len(image_set), protocol, pool)
         from taskdisc.taskness.lenet import SIDE
 
         self._images = np.asarray(image_set.resized(SIDE).images)
@@ -146,21 +145,18 @@ class TrainedScorer:
         return self._pool.map(_score_group, work)
 
 
-def check_size(n_images: int, protocol: Protocol) -> None:
-    """Refuse an image set with fewer images than folds.
+def check_scorable(n_images: int, protocol: Protocol, pool: Pool) -> None:
+    """Refuse an image set that cannot be scored here.
 
     Raises:
-        ImageSetError: it is too small.
+        ImageSetError: fewer images than folds, or more than fit the memory of this machine, where
+            each CPU worker lays them out for itself.
     """
     if n_images < protocol.n_folds:
         raise ImageSetError(
             f"`protocol.n_folds` must be at most the number of images, {n_images} here, "
             f"got {protocol.n_folds}."
         )
-
-
-def _check_memory(n_images: int, pool: Pool) -> None:
-    """Refuse images whose patches would not fit the memory of this machine, once per CPU worker."""
     if pool.devices != ["cpu"]:
         return
     needed = n_images * BYTES_PER_IMAGE * pool.jobs
