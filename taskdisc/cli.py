@@ -382,7 +382,8 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     table = Table(*rows[0], box=box.SIMPLE_HEAD)
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(soft_wrap=not sys.stdout.isatty()).print(table)
+    # A pipe has no width; what reads it wants whole words.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _cell(value: Any) -> str:
