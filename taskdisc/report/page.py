@@ -18,7 +18,7 @@ from taskdisc.report import plots
 from taskdisc.report.facts import Candidate, Facts, read_facts
 from taskdisc.report.references import references_of
 from taskdisc.taskness.confirm import LEVEL
-from taskdisc.taskness.score import WINDOW
+from taskdisc.taskness.protocol import WINDOW
 
 
 def write_report(folder: Path) -> Path:

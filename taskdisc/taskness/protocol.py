@@ -8,7 +8,8 @@ import numpy as np
 
 from taskdisc.errors import SettingError, did_you_mean
 
-LEAST_STEPS = 5
+WINDOW = 5
+"""Steps of the rolling median, and so the fewest that a training can have."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Protocol:
             value = getattr(self, name)
             if value < least:
                 raise SettingError(f"`protocol.{name}` must be at least {least}, got {value}.")
-        if self.n_steps != 0 and self.n_steps < LEAST_STEPS:
+        if self.n_steps != 0 and self.n_steps < WINDOW:
             raise SettingError(
-                f"`protocol.n_steps` must be at least {LEAST_STEPS}, the window of the rolling "
+                f"`protocol.n_steps` must be at least {WINDOW}, the window of the rolling "
                 f"median, or 0 for the size's own number, got {self.n_steps}."
             )
         if not 0 < self.lr <= 1:

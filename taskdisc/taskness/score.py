@@ -11,7 +11,13 @@ from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.labelings import check_labelings, key
 from taskdisc.pool import Pool
-from taskdisc.taskness.protocol import Protocol, n_repeats, protocol_from, validation_masks
+from taskdisc.taskness.protocol import (
+    WINDOW,
+    Protocol,
+    n_repeats,
+    protocol_from,
+    validation_masks,
+)
 
 POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
@@ -27,9 +33,6 @@ BYTES_PER_IMAGE = 500_000
 
 DIVERGED = 100.0
 """Largest cross-entropy [nats] that counts: what a training that diverged is given."""
-
-WINDOW = 5
-"""Steps of the rolling median."""
 
 
 @dataclass(frozen=True)
