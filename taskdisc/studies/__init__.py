@@ -12,7 +12,7 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.files import write_atomic
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies import score_reliability
+from taskdisc.studies import score_reliability, search_comparison
 from taskdisc.studies.study import FinishedStudy, Study
 
 STUDIES: dict[str, Study] = {
@@ -20,6 +20,11 @@ STUDIES: dict[str, Study] = {
         "how much of a score is noise, and how many trainings make it reliable?",
         score_reliability.ReliabilitySettings,
         score_reliability.run,
+    ),
+    "search-comparison": Study(
+        "which search finds the most learnable labeling, and how soon?",
+        search_comparison.ComparisonSettings,
+        search_comparison.run,
     ),
 }
 
