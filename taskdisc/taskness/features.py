@@ -13,9 +13,12 @@ Describe = Callable[[np.ndarray], np.ndarray]
 
 N_FILTERS = 256
 FILTER_SIDE = 6
+"""Height and width in pixels of the filters of `random`, on images of 32 x 32."""
 GRID = 3
 THRESHOLD = 1.0
+"""In standard deviations of what a filter answers to noise."""
 SEED = 0
+"""Of the filters: the same features for every run."""
 BATCH = 64
 """Images described at a time: some hundred megabytes of activations, whatever the set's size."""
 
@@ -94,12 +97,14 @@ def _parsed(name: str) -> tuple[str, str]:
 
 
 def _centred(found: np.ndarray) -> np.ndarray:
-    # Filters and networks that end in a ReLU answer with positive numbers: without centring, most
-    # of a linear kernel would be the one direction that all images share (leave-one-out accuracy
-    # on ten classes of CIFAR-100, `random`: 0.46 without, 0.48 with). Columns keep their scales,
-    # for one that varies more says more; the kernels divide by an overall scale of their own, and
-    # the one here only keeps squares inside float32. The mean is taken in float64, for features
-    # may be small beside it.
+    # Filters and networks that end in a ReLU answer with positive numbers: without centring, much
+    # of a linear kernel would be the one direction that all images share. Leave-one-out accuracy
+    # on three draws of 10 classes x 50 images of CIFAR-100, at ridge 3: `random` 0.551 without,
+    # 0.574 with; EfficientNet-Lite0 0.887 and 0.899. Columns keep their scales, for dividing each
+    # by its deviation gains nothing (0.899, and 0.897 for 0.910 at ridge 0.3). The overall scale
+    # leaves kernels as they are, for they divide by one of their own; it keeps squares inside
+    # float32. The mean is in float64, for the differences may be small beside it. `pixels` stay
+    # as they are: the network sees them so.
     mean = found.mean(axis=0, dtype=np.float64)
     centred = np.empty(found.shape, dtype=np.float32)
     np.subtract(found, mean, out=centred, casting="same_kind")
@@ -121,7 +126,7 @@ def _random(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
     contrast, and a response counts by what it exceeds the threshold. Of the variants tried on
     digits and CIFAR-100 (patches of the images as filters; sides 5, 6, 8; grids 2, 3, 4;
     thresholds 0 to 2.6; 256 to 1024 filters), leave-one-out regression on this one tells classes
-    best, or as well as on twice the filters.
+    as well as on any: 0.574 on the images of `_centred`, where pixels give 0.430.
     """
     import torch
     from torch.nn import functional as F
