@@ -66,7 +66,7 @@ def search(
 ) -> None:
     """Search an image set for tasks and confirm them; without options, scikit-learn's digits."""
     from taskdisc.config import SearchSettings, dump_settings
-    from taskdisc.discovery.folder import check_images, new_folder, open_folder
+    from taskdisc.discovery.folder import GALLERY, check_images, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
     from taskdisc.pool import Pool
@@ -114,6 +114,7 @@ def search(
     else:
         _print_tasks(result.to_dict())
         print(f"page: {page}")
+        print(f"gallery: {page.with_name(GALLERY)}")
 
 
 @app.command()
@@ -191,10 +192,30 @@ def score(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write the page of a run again, from the files in its folder."""
+    """Write the page and the gallery of a run again, from the files in its folder."""
     from taskdisc.report.page import write_report
 
     print(write_report(folder))
+
+
+@app.command()
+def export(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Finished runs over the same images.")
+    ],
+    keep: Annotated[
+        Path | None, typer.Option(help="What was kept in the gallery; without it, all tasks.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The file, .npz; <run>-tasks.npz here.")] = None,
+) -> None:
+    """Write the tasks of runs, or what was kept in the gallery, to one file."""
+    from taskdisc.discovery.export import export_tasks
+
+    file = Path(f"{folders[0].resolve().name}-tasks.npz") if out is None else out
+    exported = export_tasks(folders, file, keep)
+    n_tasks = sum(row.is_task for row in exported)
+    print(f"labelings: {len(exported)}, confirmed as tasks: {n_tasks}")
+    print(f"file: {file}")
 
 
 @app.command()
@@ -350,6 +371,8 @@ def _settings(
 
 
 def _print_tasks(result: dict[str, Any]) -> None:
+    from taskdisc.discovery.classes import match_text
+
     rows = [
         {
             "task": "yes" if task["is_task"] else "no",
@@ -360,6 +383,10 @@ def _print_tasks(result: dict[str, Any]) -> None:
         }
         for task in result["tasks"]
     ]
+    target = next(iter(result["recovered"]), None)
+    if target is not None:
+        for row, task in zip(rows, result["tasks"], strict=True):
+            row["class match"] = match_text(task["match"][target], len(task["positives"]))
     _print_table(rows)
     if result["trials"] < result["budget"]:
         print(
@@ -372,6 +399,11 @@ def _print_tasks(result: dict[str, Any]) -> None:
         f"T_task = {result['threshold']:.3f}, the 95 % quantile of "
         f"{result['random']['n']} random labelings."
     )
+    for target, row in result["recovered"].items():
+        print(
+            f"classes that the tasks recovered ({target}): "
+            f"{len(row['classes'])} of {row['n_classes']}"
+        )
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

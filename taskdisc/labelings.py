@@ -82,6 +82,26 @@ def ablation(a: np.ndarray, b: np.ndarray) -> float:
     return 1 - common
 
 
+def ablations(labelings: np.ndarray) -> np.ndarray:
+    """`ablation` between every two labelings: [n_labelings, n_images] -> square matrix.
+
+    Raises:
+        SettingError: the labelings differ in their number of positives.
+    """
+    # As floats, because integers have no fast product of matrices; the counts stay exact.
+    rows = np.asarray(labelings, dtype=np.float64)
+    counts = rows.sum(axis=1)
+    if len(set(counts.tolist())) > 1:
+        raise SettingError(
+            "labelings must have the same number of positives to be compared, "
+            f"got from {counts.min():.0f} to {counts.max():.0f}."
+        )
+    common = rows @ rows.T / max(counts[0], 1)
+    if 2 * counts[0] == rows.shape[1]:
+        common = np.maximum(common, 1 - common)
+    return 1 - common
+
+
 def canonical(labeling: np.ndarray) -> np.ndarray:
     """The form that stands for a labeling and all that are the same task.
 
@@ -97,6 +117,12 @@ def key(labeling: np.ndarray) -> str:
     """A short name of the task that a labeling is: equal labelings, and flips at 1:1, share it."""
     packed = np.packbits(canonical(labeling)).tobytes()
     return hashlib.blake2b(packed, digest_size=8).hexdigest()
+
+
+def evenly(positions: Sequence[int], most: int) -> list[int]:
+    """Up to `most` of some positions, from the first to the last at even steps."""
+    every = np.linspace(0, len(positions) - 1, min(most, len(positions)))
+    return [positions[i] for i in every.round().astype(int)]
 
 
 def to_hex(labeling: np.ndarray) -> str:

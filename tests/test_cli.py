@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from taskdisc import load_tasks
+from taskdisc.labelings import key
+
 TASKDISC = [sys.executable, "-m", "taskdisc"]
 SMALL = [
     "--set=budget=24",
@@ -71,6 +74,7 @@ def test_a_run_leaves_all_its_files(straight: Path) -> None:
         "pictures.npz",
         "result.json",
         "report.html",
+        "gallery.html",
     }
     _, result, _ = found(straight)
     assert result["trials"] == 24
@@ -142,6 +146,8 @@ def test_resuming_a_finished_run_changes_nothing(straight: Path) -> None:
     done = taskdisc("search", f"--resume={straight}", cwd=straight.parent)
     assert done.returncode == 0, done.stderr
     assert repr(found(straight)) == repr(before)
+    assert "class match" in done.stdout
+    assert "classes that the tasks recovered (digit): " in done.stdout
 
 
 def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> None:
@@ -163,6 +169,26 @@ def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> Non
     assert [(row["run"], row["state"], row["trials"]) for row in rows] == [
         ("run", "finished", "24/24")
     ]
+
+
+def test_export_writes_what_was_kept(straight: Path, tmp_path: Path) -> None:
+    result = found(straight)[1]
+    labeling = np.zeros(50, np.uint8)
+    labeling[result["tasks"][1]["positives"]] = 1
+    content = json.loads((straight / "environment.json").read_text())["images"]["content"]
+    keep = {
+        "schema": 1,
+        "run": "run",
+        "images": content,
+        "tasks": [{"key": key(labeling), "name": "round", "keep": True}],
+    }
+    (tmp_path / "keep.json").write_text(json.dumps(keep))
+    done = taskdisc("export", str(straight), "--keep=keep.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "file: run-tasks.npz" in done.stdout
+    tasks = load_tasks(tmp_path / "run-tasks.npz")
+    assert tasks.names.tolist() == ["round"]
+    assert np.array_equal(tasks.labelings, labeling[None])
 
 
 def test_images_counts_and_pictures(tmp_path: Path) -> None:
@@ -220,6 +246,8 @@ def bad_folder(path: Path) -> None:
         (["score", "short.csv"], ["short.csv", "50", "got 3"]),
         (["score", "threes.csv"], ["threes.csv", "0 and 1", "3"]),
         (["report", "foreign"], ["foreign"]),
+        (["export", "foreign"], ["foreign", "finished run"]),
+        (["export", "foreign", "--out", "tasks.csv"], ["--out", ".npz", "tasks.csv"]),
         (["study", "reliability"], ["study", "score-reliability"]),
         (["images", "cifar11"], ["source", "cifar1"]),
     ],

@@ -10,9 +10,11 @@ import pytest
 from taskdisc.errors import SettingError
 from taskdisc.labelings import (
     ablation,
+    ablations,
     canonical,
     check_labelings,
     encode,
+    evenly,
     from_hex,
     key,
     n_positives,
@@ -343,3 +345,22 @@ def test_checked_labelings_are_a_matrix_of_bytes() -> None:
 def test_labelings_that_are_refused(labelings: Any, words: str) -> None:
     with pytest.raises(SettingError, match=words):
         check_labelings(labelings, 4, name="mine")
+
+
+@pytest.mark.parametrize("n_pos", [2, 5])
+def test_all_ablations_at_once_are_those_of_each_pair(n_pos: int) -> None:
+    labelings = random_labelings(6, 10, n_pos, np.random.default_rng(0))
+    labelings[5] = 1 - labelings[0] if n_pos == 5 else labelings[0]
+    expected = [[ablation(a, b) for b in labelings] for a in labelings]
+    assert ablations(labelings) == pytest.approx(np.array(expected))
+
+
+def test_ablations_need_the_same_number_of_positives() -> None:
+    with pytest.raises(SettingError, match="same number of positives to be compared, got from 1"):
+        ablations(np.array([[1, 0, 0], [1, 1, 0]]))
+
+
+def test_evenly() -> None:
+    assert evenly(range(5), 5) == evenly(range(5), 9) == [0, 1, 2, 3, 4]
+    assert evenly(range(101), 3) == [0, 50, 100]
+    assert evenly([], 3) == []

@@ -27,6 +27,7 @@ TASKS = "tasks.npz"
 PICTURES = "pictures.npz"
 RESULT = "result.json"
 REPORT = "report.html"
+GALLERY = "gallery.html"
 
 
 class RunFolder:
@@ -148,18 +149,26 @@ def check_images(path: Path, images: ImageSet) -> None:
     Raises:
         RunFolderError: the images differ, or the folder does not say what they were.
     """
+    if images_content(path) != images.content_hash():
+        raise RunFolderError(
+            f"the images must be those that '{path}' was started with, got others; "
+            "restore them, or start a new run in another folder."
+        )
+
+
+def images_content(path: Path) -> str:
+    """The content hash of the images that a run was started with.
+
+    Raises:
+        RunFolderError: the folder does not say.
+    """
     try:
-        before = json.loads((path / ENVIRONMENT).read_text())["images"]["content"]
+        return str(json.loads((path / ENVIRONMENT).read_text())["images"]["content"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"the run folder '{path}' must hold an intact {ENVIRONMENT}; "
             "it was changed or damaged: start a new run in another folder."
         ) from error
-    if before != images.content_hash():
-        raise RunFolderError(
-            f"the images must be those that '{path}' was started with, got others; "
-            "restore them, or start a new run in another folder."
-        )
 
 
 def _environment(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import SearchSettings
+from taskdisc.discovery.classes import ClassMatch, best_class, recovered
 from taskdisc.discovery.loop import Trial
 from taskdisc.images import ImageSet
 from taskdisc.taskness.confirm import Confirmation
@@ -62,6 +63,7 @@ class SearchResult:
                 },
                 "is_task": bool(evidence.is_task[i]),
                 "known_classes": self._known_classes(self.trials[trial].labeling),
+                "match": self._match(self.trials[trial].labeling),
             }
             for i, trial in ((i, self.candidates[i]) for i in self._order)
         ]
@@ -85,6 +87,14 @@ class SearchResult:
                 "sd": float(evidence.random.std(ddof=1)),
             },
             "tasks": tasks,
+            "recovered": recovered(tasks, self.images),
+        }
+
+    def _match(self, labeling: np.ndarray) -> dict[str, ClassMatch]:
+        """The class that matches best, by target."""
+        return {
+            target: best_class(labeling, numbers, self.images.classes[target])
+            for target, numbers in self.images.targets.items()
         }
 
     def _known_classes(self, labeling: np.ndarray) -> dict[str, dict[str, int]]:

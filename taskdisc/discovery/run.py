@@ -16,7 +16,7 @@ from taskdisc.errors import RunFailedError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, load_images, select
 from taskdisc.journal import MemoryJournal
-from taskdisc.labelings import n_positives
+from taskdisc.labelings import evenly, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
@@ -28,6 +28,9 @@ SCORERS: dict[str, Callable[[ImageSet, SearchSettings, Pool], Scorer]] = {
     "closed-form": lambda images, s, pool: ClosedFormScorer(images, s.kernel),
 }
 """How trials are scored, by name."""
+
+MOST_PICTURED = 2000
+"""Images that a run keeps pictures of, about 6 MB: all of a small set, else some per labeling."""
 
 DEFAULT_CLASSES, DEFAULT_PER_CLASS = 5, 10
 """What is drawn where the settings say nothing: 50 images, as in the source work."""
@@ -190,13 +193,12 @@ def _seconds(lines: Iterable[dict[str, Any]]) -> float:
 
 def _write(path: Path, result: SearchResult) -> None:
     """Write what a finished search leaves; `result.json` last, for it says that all is there."""
-    labelings = result.labelings
-    shown = sorted({i for labeling in labelings for i in _shown(labeling)})
+    shown = _pictured(result.labelings)
     try:
         write_npz(path / TASKS, result.task_arrays())
         write_npz(
             path / PICTURES,
-            {"positions": np.array(shown), "images": np.asarray(result.images.images[shown])},
+            {"positions": shown, "images": np.asarray(result.images.images[shown])},
         )
         write_json(path / RESULT, result.to_dict())
     except OSError as error:
@@ -206,11 +208,17 @@ def _write(path: Path, result: SearchResult) -> None:
         ) from error
 
 
-def _shown(labeling: np.ndarray, most: int = 60) -> list[int]:
-    """Images to picture for a labeling: up to `most` positives and as many negatives, evenly."""
-    chosen = []
-    for value in (1, 0):
-        positions = np.flatnonzero(labeling == value)
-        every = np.linspace(0, len(positions) - 1, min(most, len(positions))).round().astype(int)
-        chosen += positions[every].tolist()
-    return chosen
+def _pictured(labelings: np.ndarray) -> np.ndarray:
+    """Rising positions of the images to picture for labelings [n_labelings, n_images].
+
+    All of them where they are few; else of each labeling as many positives as negatives, evenly.
+    """
+    n_labelings, n_images = labelings.shape
+    if n_images <= MOST_PICTURED:
+        return np.arange(n_images)
+    most = max(MOST_PICTURED // (2 * n_labelings), 1)
+    chosen: set[int] = set()
+    for labeling in labelings:
+        for value in (1, 0):
+            chosen.update(evenly(np.flatnonzero(labeling == value).tolist(), most))
+    return np.array(sorted(chosen))

@@ -22,6 +22,8 @@ class Tasks:
         taskness: Confirmed taskness [n_tasks].
         sem: Its standard error [n_tasks].
         p_adjusted: Its p value, corrected over the labelings that were confirmed [n_tasks].
+        names: What somebody called it in the gallery; else `labeling-<number>`, its number on the
+            page of its run [n_tasks].
     """
 
     labelings: np.ndarray
@@ -30,9 +32,15 @@ class Tasks:
     taskness: np.ndarray
     sem: np.ndarray
     p_adjusted: np.ndarray
+    names: np.ndarray
 
     def __len__(self) -> int:
         return len(self.labelings)
+
+
+def default_names(n_labelings: int) -> np.ndarray:
+    """The names of labelings that nobody named, by their numbers on the page of their run."""
+    return np.array([f"labeling-{number}" for number in range(1, n_labelings + 1)], dtype=np.str_)
 
 
 def check_made_for(path: Path, images: ImageSet) -> None:
@@ -52,7 +60,7 @@ def check_made_for(path: Path, images: ImageSet) -> None:
 
 
 def load_tasks(path: str | Path) -> Tasks:
-    """The tasks of a run folder, or of its `tasks.npz`.
+    """The tasks of a run folder, of its `tasks.npz`, or of a file that `taskdisc export` wrote.
 
     Raises:
         RunFolderError: the run has not finished, or this is no file of tasks.
@@ -72,6 +80,8 @@ def load_tasks(path: str | Path) -> Tasks:
         arrays = read_arrays(file)
     except SettingError as error:
         raise RunFolderError(str(error)) from error
+    if "labelings" in arrays:  # a search gives no names
+        arrays.setdefault("names", default_names(len(arrays["labelings"])))
     missing = set(Tasks.__dataclass_fields__) - set(arrays)
     if missing:
         raise RunFolderError(

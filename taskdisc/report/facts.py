@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import SearchSettings
+from taskdisc.discovery.classes import ClassMatch
 from taskdisc.discovery.folder import (
     CONFIG,
     ENVIRONMENT,
@@ -24,10 +25,10 @@ from taskdisc.discovery.loop import Trial, best_different
 from taskdisc.discovery.result import SCHEMA
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.journal import read_journal
-from taskdisc.labelings import from_hex, read_arrays
+from taskdisc.labelings import evenly, from_hex, key, read_arrays
 
-MOST_NEGATIVES = 20
-"""Negatives pictured beside the positives of a labeling."""
+MOST_POSITIVES, MOST_NEGATIVES = 60, 20
+"""Images of a labeling that the report pictures; the gallery shows all that there are."""
 
 
 @dataclass(frozen=True)
@@ -75,21 +76,40 @@ class Candidate:
         trial: When it was scored, from 0.
         seen: The taskness that the search saw.
         positives: Positions of its positives in the image set, rising.
+        key: The name of the task that it is, `labelings.key`.
         evidence: What confirmation measured; None where the run has not come so far.
         known_classes: How many positives each known class has, by target, most first.
+        match: The class that it matches best, by target.
     """
 
     number: int
     trial: int
     seen: float
     positives: tuple[int, ...]
+    key: str
     evidence: Evidence | None
     known_classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    match: Mapping[str, ClassMatch] = field(default_factory=dict)
 
     @property
     def is_task(self) -> bool:
         """Whether it was confirmed as a task."""
         return self.evidence is not None and self.evidence.is_task
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """How many classes of a target came back.
+
+    Attributes:
+        classes: Those that a task recovered.
+        n_classes: Classes that the images are of.
+        n_by_candidates: Classes that any candidate recovered, confirmed or not.
+    """
+
+    classes: tuple[str, ...]
+    n_classes: int
+    n_by_candidates: int
 
 
 @dataclass(frozen=True)
@@ -115,10 +135,12 @@ class Facts:
         folder: The run folder, as it was named.
         settings: What decided the run.
         n_images: Images searched.
+        content: Their content hash.
         seen: Taskness that the search saw, of every trial in order.
         candidates: Tasks first, then what failed; best confirmed first. In an unfinished run: the
             best labelings seen so far.
         null: The random labelings; None in an unfinished run.
+        recovered: How many classes came back, by target; none in an unfinished run.
         n_trainings: Trainings of the confirmation that are done, and that it takes in all.
         seconds: Wall time of the stages `search` and `confirm` so far [s].
         pictures: Position in the image set -> image uint8 [H, W, C], of some images.
@@ -129,9 +151,11 @@ class Facts:
     folder: Path
     settings: SearchSettings
     n_images: int
+    content: str
     seen: tuple[float, ...]
     candidates: tuple[Candidate, ...]
     null: Null | None
+    recovered: Mapping[str, Recovered]
     n_trainings: tuple[int, int]
     seconds: Mapping[str, float]
     pictures: Mapping[int, np.ndarray]
@@ -179,15 +203,14 @@ class Facts:
         return _flat(self.settings.model_dump(mode="json"))
 
     def shown_positives(self, candidate: Candidate) -> tuple[int, ...]:
-        """The positives that there are pictures of."""
-        return tuple(i for i in candidate.positives if i in self.pictures)
+        """Up to `MOST_POSITIVES` positives that there are pictures of, evenly over the set."""
+        positives = [i for i in candidate.positives if i in self.pictures]
+        return tuple(evenly(positives, MOST_POSITIVES))
 
     def shown_negatives(self, candidate: Candidate) -> tuple[int, ...]:
         """Up to `MOST_NEGATIVES` negatives that there are pictures of, evenly over the set."""
         negatives = sorted(set(self.pictures) - set(candidate.positives))
-        n_shown = min(MOST_NEGATIVES, len(negatives))
-        every = np.linspace(0, len(negatives) - 1, n_shown).round().astype(int)
-        return tuple(negatives[i] for i in every)
+        return tuple(evenly(negatives, MOST_NEGATIVES))
 
 
 def read_facts(folder: Path) -> Facts:
@@ -200,6 +223,7 @@ def read_facts(folder: Path) -> Facts:
     with _reading(folder / ENVIRONMENT):
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         n_images = int(environment["images"]["n"])
+        content = str(environment["images"]["content"])
         command = [str(part) for part in environment["command"]]
         told = {k: v for k, v in environment.items() if k not in ("schema", "seed", "command")}
     with _reading(folder / TRIALS):
@@ -217,9 +241,11 @@ def read_facts(folder: Path) -> Facts:
         folder=folder,
         settings=settings,
         n_images=n_images,
+        content=content,
         seen=tuple(trial.taskness for trial in trials),
         candidates=_put_forward(settings, trials),
         null=None,
+        recovered={},
         n_trainings=(n_done, 0),
         seconds={"search": search_s, "confirm": confirm_s},
         pictures={},
@@ -241,6 +267,7 @@ def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Can
             trial=trial,
             seen=trials[trial].taskness,
             positives=tuple(np.flatnonzero(trials[trial].labeling).tolist()),
+            key=key(trials[trial].labeling),
             evidence=None,
         )
         for number, trial in enumerate(
@@ -263,9 +290,19 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
         tasks = sorted(result["tasks"], key=lambda task: (-task["seen"], task["trial"]))
         threshold = float(result["threshold"])
         seconds = {stage: float(result["seconds"][stage]) for stage in facts.seconds}
+        # Runs of the first version know nothing of classes that came back.
+        recovered = {
+            target: Recovered(
+                tuple(map(str, row["classes"])), int(row["n_classes"]), int(row["n_by_candidates"])
+            )
+            for target, row in result.get("recovered", {}).items()
+        }
     with _reading(folder / EVIDENCE):
         lines = {(line["kind"], line["index"]): line for line in evidence}
-        candidates = [_confirmed(task, lines["task", index]) for index, task in enumerate(tasks)]
+        candidates = [
+            _confirmed(task, lines["task", index], facts.n_images)
+            for index, task in enumerate(tasks)
+        ]
         random = tuple(
             float(np.mean(lines["random", index]["per_split"]))
             for index in range(result["random"]["n"])
@@ -283,21 +320,27 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
         facts,
         candidates=tuple(replace(c, number=i) for i, c in enumerate(candidates, start=1)),
         null=Null(random, n_splits, threshold),
+        recovered=recovered,
         seconds=seconds,
         pictures=pictures,
     )
 
 
-def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any]) -> Candidate:
+def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any], n_images: int) -> Candidate:
     confirmed = task["confirmed"]
     if not np.isclose(confirmed["mean"], np.mean(line["per_split"])):
         raise ValueError("result and evidence are not of the same labeling")
+    positives = [int(i) for i in task["positives"]]
+    labeling = np.zeros(n_images, dtype=np.uint8)
+    labeling[positives] = 1
     return Candidate(
         number=0,
         trial=int(task["trial"]),
         seen=float(task["seen"]),
-        positives=tuple(int(i) for i in task["positives"]),
+        positives=tuple(positives),
+        key=key(labeling),
         known_classes=task["known_classes"],
+        match={target: _match(row) for target, row in task.get("match", {}).items()},
         evidence=Evidence(
             mean=float(confirmed["mean"]),
             sem=float(confirmed["sem"]),
@@ -310,6 +353,16 @@ def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any]) -> Candidate:
             validation=tuple(map(float, line["validation"])),
         ),
     )
+
+
+def _match(row: Mapping[str, Any]) -> ClassMatch:
+    return {
+        "class": str(row["class"]),
+        "shared": int(row["shared"]),
+        "share": float(row["share"]),
+        "recovered": bool(row["recovered"]),
+        "flipped": bool(row["flipped"]),
+    }
 
 
 def _mean(candidate: Candidate) -> float:

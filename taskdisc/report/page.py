@@ -1,4 +1,4 @@
-"""The page of a run: one file that needs nothing else, from the facts of its folder."""
+"""The pages of a run: files that need nothing else, from the facts of its folder."""
 
 import base64
 import io
@@ -7,16 +7,17 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from taskdisc.discovery.folder import REPORT
+from taskdisc.discovery.folder import GALLERY, REPORT
 from taskdisc.errors import RunFailedError
 from taskdisc.files import write_atomic
 from taskdisc.report import plots
 from taskdisc.report.facts import Candidate, Facts, read_facts
+from taskdisc.report.gallery import render_gallery
 from taskdisc.report.references import references_of
+from taskdisc.report.templates import source, templates
 from taskdisc.taskness.confirm import LEVEL
 from taskdisc.taskness.protocol import WINDOW
 
@@ -24,13 +25,17 @@ from taskdisc.taskness.protocol import WINDOW
 def write_report(folder: Path) -> Path:
     """Write `report.html` of a run folder, finished or not, and return its path.
 
+    Beside it, a finished run gets `gallery.html`.
+
     Raises:
         RunFolderError: no run folder, or one of its files is damaged.
         RunFailedError: the page cannot be written.
     """
-    page = render(read_facts(folder))
+    facts = read_facts(folder)
     try:
-        write_atomic(folder / REPORT, page)
+        if facts.is_finished:
+            write_atomic(folder / GALLERY, render_gallery(facts))
+        write_atomic(folder / REPORT, render(facts))
     except OSError as error:
         raise RunFailedError(
             f"the report must go to a folder that can be written, got '{folder}' "
@@ -41,24 +46,12 @@ def write_report(folder: Path) -> Path:
 
 def render(facts: Facts) -> str:
     """The page as HTML. Whatever comes from the files of the run is escaped."""
-    environment = Environment(
-        loader=PackageLoader("taskdisc.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates()
     environment.filters |= {
-        "number": plots.number,
-        "p": _p,
-        "duration": _duration,
         "picture": partial(_picture, facts.pictures),
         "curves": _curves,
     }
-    template = environment.get_template("page.html.j2")
-    assert environment.loader is not None
-    style = environment.loader.get_source(environment, "page.css")[0]
-    return template.render(
+    return environment.get_template("page.html.j2").render(
         facts=facts,
         verdict=verdict(facts),
         references=references_of(facts.settings),
@@ -66,7 +59,8 @@ def render(facts: Facts) -> str:
         against_random=_against_random(facts),
         level=LEVEL,
         window=WINDOW,
-        style=Markup(style),
+        gallery=GALLERY,
+        style=source(environment, "page.css"),
     )
 
 
@@ -127,17 +121,3 @@ def _picture(pictures: Mapping[int, np.ndarray], position: int) -> str:
     file = io.BytesIO()
     Image.fromarray(pictures[position]).save(file, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-def _p(value: float) -> str:
-    return f"{value:.3f}" if value >= 0.001 else f"{value:.1e}"
-
-
-def _duration(seconds: float) -> str:
-    """Wall time in the two units that matter."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

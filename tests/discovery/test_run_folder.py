@@ -12,7 +12,7 @@ import pytest
 
 from taskdisc.config import SearchSettings, dump_settings, settings_from
 from taskdisc.discovery.folder import check_images, folder_settings, new_folder, open_folder
-from taskdisc.discovery.run import run_search
+from taskdisc.discovery.run import MOST_PICTURED, _pictured, run_search
 from taskdisc.discovery.tasks import load_tasks
 from taskdisc.errors import RunFailedError, RunFolderError
 from taskdisc.images import ImageSet
@@ -307,3 +307,19 @@ def test_a_disk_that_is_full_at_the_end_keeps_all_trials(
     finally:
         folder.close()
     assert same_run(path, finished)
+
+
+def test_all_images_of_a_small_set_are_pictured(finished: Path) -> None:
+    with np.load(finished / "pictures.npz") as pictures:
+        assert pictures["positions"].tolist() == list(range(20))
+
+
+def test_of_a_big_set_every_labeling_has_some_pictures() -> None:
+    labelings = np.zeros((10, 50_000), np.uint8)
+    for i, labeling in enumerate(labelings):
+        labeling[i * 5000 : (i + 1) * 5000] = 1
+    shown = _pictured(labelings)
+    assert 1000 < len(shown) <= MOST_PICTURED
+    assert np.all(np.diff(shown) > 0)
+    assert (labelings[:, shown].sum(axis=1) >= 100).all()
+    assert ((1 - labelings[:, shown]).sum(axis=1) >= 100).all()

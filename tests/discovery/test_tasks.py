@@ -60,6 +60,9 @@ def test_the_result_says_what_was_found(digits: ImageSet) -> None:
     assert tasks[0]["positives"] == [0, 1, 2, 3]
     assert tasks[0]["seen"] == 0
     assert tasks[0]["confirmed"]["mean"] == pytest.approx(0.7)
+    assert tasks[0]["match"]["digit"]["shared"] == 4
+    assert tasks[0]["match"]["digit"]["recovered"]
+    assert values["recovered"]["digit"]["n_classes"] == 2
     assert values["n_images"] == 20
     assert values["trials"] == 5
     assert values["threshold"] == pytest.approx(np.quantile(np.arange(99) / 1000, 0.95))

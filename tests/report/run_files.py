@@ -15,6 +15,9 @@ POSITIVES = [[0, 1], [2, 3], [4, 5], [0, 2], [6, 7]]
 SEEN = [0.1, 0.4, 0.2, 0.6, -0.2]
 """Trials 3, 2 and 4 are put forward: 1, the second best, shares a positive with 3."""
 
+MATCHES = [("cat & dog", 2), ("ant", 1), ("cow", 2)]
+"""Class that each of them matches, and positives that they share."""
+
 
 def write_unfinished(folder: Path, n_trials: int = 5, **changes: Any) -> Path:
     """A run that was stopped after `n_trials` of 8."""
@@ -83,20 +86,41 @@ def write_finished(
                 "p_adjusted": 0.03 if mean > 0.1 else 0.2,
             },
             "is_task": mean > 0.1,
-            "known_classes": {"kind": {"cat & dog": 2}},
+            "known_classes": {"kind": {name: 2}},
+            "match": {
+                "kind": {
+                    "class": name,
+                    "shared": shared,
+                    "share": shared / 2,
+                    "recovered": shared == 2,
+                    "flipped": False,
+                }
+            },
         }
-        for trial, mean in zip((3, 2, 4), confirmed, strict=True)
+        for trial, mean, (name, shared) in zip((3, 2, 4), confirmed, MATCHES, strict=True)
     ]
     result = {
         "schema": 1,
+        "n_images": N_IMAGES,
         "seconds": {"search": 7.5, "confirm": 61.0},
         "threshold": 0.09,
         "random": {"n": 60},
+        "recovered": {"kind": {"classes": ["cow"], "n_classes": 5, "n_by_candidates": 2}},
         "tasks": sorted(tasks, key=lambda task: -task["confirmed"]["mean"]),  # type: ignore[index]
     }
     (folder / "result.json").write_text(json.dumps(result))
     images = np.arange(N_IMAGES * 32 * 32 * 3).reshape(N_IMAGES, 32, 32, 3) % 251
     np.savez(folder / "pictures.npz", positions=np.arange(N_IMAGES), images=images.astype(np.uint8))
+    found = [task for task in result["tasks"] if task["is_task"]]
+    np.savez(
+        folder / "tasks.npz",
+        labelings=np.array([labeling(task["positives"]) for task in found], dtype=np.uint8),
+        indices=np.arange(N_IMAGES),
+        hashes=np.array([f"{i:016x}" for i in range(N_IMAGES)]),
+        taskness=np.array([task["confirmed"]["mean"] for task in found]),
+        sem=np.array([0.02] * len(found)),
+        p_adjusted=np.array([0.03] * len(found)),
+    )
     return folder
 
 

@@ -1,11 +1,9 @@
 import json
-import shutil
-import subprocess
-from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from browser import visited
 from run_files import write_finished, write_unfinished
 
 from taskdisc.errors import RunFailedError, RunFolderError
@@ -69,6 +67,25 @@ def test_page_of_a_finished_run(tmp_path: Path) -> None:
     assert all(picture["alt"] for picture in pictures)
     assert [bool(plot.get("aria-label")) for plot in page.of("svg") if "role" in plot] == [True] * 5
     assert page.of("script") == []
+
+
+def test_classes_that_came_back_are_told(tmp_path: Path) -> None:
+    page = Outline(write_report(write_finished(tmp_path / "run")).read_text(encoding="utf-8"))
+    assert "classes recovered (kind) 1 of 5; 2 with those that are no tasks" in page.text
+    assert "cow (2 of 2)" in page.text
+    assert "Best class (kind): “cow” , 2 of 2 positives: recovered" in page.text
+    assert "Best class (kind): “ant” , 1 of 2 positives." in page.text
+
+
+def test_at_one_to_one_the_flip_may_match(tmp_path: Path) -> None:
+    folder = write_finished(tmp_path / "run", ratio=1)
+    result = json.loads((folder / "result.json").read_text())
+    result["tasks"][0]["match"]["kind"]["flipped"] = True
+    (folder / "result.json").write_text(json.dumps(result))
+    text = Outline(render(read_facts(folder))).text
+    assert "“ant” , 1 of 2 negatives" in text
+    assert "At 1:1 a labeling and its flip are the same task." in text
+    assert "or of its negatives" in text
 
 
 def test_every_link_within_the_page_has_its_target_once(tmp_path: Path) -> None:
@@ -166,56 +183,3 @@ def test_browser_would_tell(tmp_path: Path) -> None:
     visit = visited(page, tmp_path)
     assert visit.requests == ["https://images.invalid/x.png"]
     assert any("no" in line for line in visit.console)
-
-
-@dataclass(frozen=True)
-class Visit:
-    """What a browser made of a page: its text, its complaints, what it asked of the network."""
-
-    text: str
-    console: list[str]
-    requests: list[str]
-
-
-def visited(page: Path, tmp_path: Path) -> Visit:
-    browser = shutil.which("chromium") or shutil.which("chromium-browser")
-    if browser is None:
-        pytest.skip("needs chromium on the PATH")
-    log = tmp_path / "net.json"
-    done = subprocess.run(
-        [
-            browser,
-            "--headless=new",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-            "--no-first-run",
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--host-resolver-rules=MAP * ~NOTFOUND",  # whatever is asked for stays here
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--enable-logging=stderr",
-            "--v=0",
-            f"--log-net-log={log}",
-            "--dump-dom",
-            page.as_uri(),
-        ],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    # The browser itself asks for updates and the like, in the name of other origins or of none;
-    # what a page in a file asks for is kept apart under file://.
-    asked = [event.get("params", {}) for event in json.loads(log.read_text())["events"]]
-    urls = [
-        params["url"]
-        for params in asked
-        if params.get("network_isolation_key", "").startswith("file://")
-    ]
-    return Visit(
-        text=done.stdout,
-        console=[line for line in done.stderr.splitlines() if "CONSOLE" in line],
-        requests=[url for url in urls if url.startswith(("http:", "https:", "ws:", "wss:"))],
-    )

@@ -1,0 +1,183 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from taskdisc import load_tasks
+from taskdisc.config import SearchSettings
+from taskdisc.discovery.export import export_tasks
+from taskdisc.discovery.loop import Trial
+from taskdisc.discovery.result import SearchResult
+from taskdisc.discovery.tasks import check_made_for
+from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.files import write_json, write_npz
+from taskdisc.images import ImageSet
+from taskdisc.labelings import key, read_labelings
+from taskdisc.taskness.confirm import Confirmation
+
+MEANS = [0.5, 0.02, 0.7]  # the second is no task
+
+
+@pytest.fixture
+def images(digits: ImageSet) -> ImageSet:
+    return digits.take(np.arange(20))
+
+
+def finished(
+    folder: Path, images: ImageSet, means: list[float] = MEANS, shift: int = 0
+) -> SearchResult:
+    """What a search leaves that confirmed its candidates at these means."""
+    labelings = [np.roll(np.arange(20) < 4, 4 * i + shift).astype(np.uint8) for i in range(3)]
+    trials = [Trial(labeling, i / 10) for i, labeling in enumerate(labelings)]
+    per_split = np.array(means)[:, None] + np.array([-0.01, 0.01])
+    curves = np.zeros((3, 3))
+    result = SearchResult(
+        SearchSettings(),
+        images,
+        trials,
+        [0, 1, 2],
+        Confirmation(per_split, np.arange(99) / 1000, curves, curves, np.ones(3)),
+        {"search": 1.0, "confirm": 2.0},
+    )
+    folder.mkdir()
+    write_json(folder / "environment.json", {"images": {"n": 20, "content": images.content_hash()}})
+    write_npz(folder / "tasks.npz", result.task_arrays())
+    write_json(folder / "result.json", result.to_dict())
+    return result
+
+
+def keep_file(path: Path, result: SearchResult, decisions: list[Any], **changes: Any) -> Path:
+    """Decisions on the candidates by their place on the page: (place, name, keep)."""
+    rows = [{"key": key(result.labelings[i]), "name": n, "keep": keep} for i, n, keep in decisions]
+    content = {"schema": 1, "run": "run", "images": result.images.content_hash(), "tasks": rows}
+    write_json(path, {**content, **changes})
+    return path
+
+
+def test_all_tasks_go_out_best_first(tmp_path: Path, images: ImageSet) -> None:
+    result = finished(tmp_path / "run", images)
+    exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz")
+    assert [row.name for row in exported] == ["labeling-1", "labeling-2"]
+    tasks, before = load_tasks(tmp_path / "out.npz"), load_tasks(tmp_path / "run")
+    for name in ("labelings", "indices", "hashes", "taskness", "sem", "p_adjusted", "names"):
+        np.testing.assert_array_equal(getattr(tasks, name), getattr(before, name), err_msg=name)
+    assert np.array_equal(read_labelings(tmp_path / "out.npz"), result.labelings[:2])
+    check_made_for(tmp_path / "out.npz", images)
+
+
+def test_what_was_kept_goes_out_in_its_order_with_its_names(
+    tmp_path: Path, images: ImageSet
+) -> None:
+    result = finished(tmp_path / "run", images)
+    decisions = [(2, " round – größe ", True), (1, "", False), (0, "", True)]
+    keep = keep_file(tmp_path / "keep.json", result, decisions)
+    exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+    assert [row.is_task for row in exported] == [False, True]  # kept by hand
+    tasks = load_tasks(tmp_path / "out.npz")
+    assert tasks.names.tolist() == ["round – größe", "labeling-1"]
+    assert np.array_equal(tasks.labelings, result.labelings[[2, 0]])
+    assert tasks.taskness == pytest.approx([0.02, 0.7])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"schema": 2}, "`schema` .* must be 1, got 2"),
+        ({"images": "0" * 16}, "`images` .* must be those of the run, .*gallery of 'run'"),
+        ({"tasks": 3}, "`tasks` .* must be a list of decisions"),
+        ({"tasks": [{"key": "a"}]}, "`tasks` .* must be a list of decisions"),
+        ({"tasks": [{"key": "a", "name": "", "keep": 1}]}, "`keep` that is true or false"),
+        ({"tasks": [{"key": "a", "name": "", "keep": True}]}, "labeling of the run, got 'a'"),
+        ({"tasks": []}, "must keep at least one labeling, got none kept of 0"),
+    ],
+)
+def test_bad_decisions_are_one_sentence(
+    tmp_path: Path, images: ImageSet, change: dict[str, Any], words: str
+) -> None:
+    result = finished(tmp_path / "run", images)
+    keep = keep_file(tmp_path / "keep.json", result, [(0, "", True)], **change)
+    with pytest.raises(SettingError, match=words) as raised:
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "out.npz").exists()
+
+
+@pytest.mark.parametrize(
+    ("decisions", "words"),
+    [
+        ([(0, "", True), (0, "", False)], "stand there once"),
+        ([(0, "round", True), (1, "round", True)], "'round' 2 times"),
+        ([(0, "", False)], "got none kept of 1"),
+    ],
+)
+def test_decisions_that_contradict_are_refused(
+    tmp_path: Path, images: ImageSet, decisions: list[Any], words: str
+) -> None:
+    result = finished(tmp_path / "run", images)
+    keep = keep_file(tmp_path / "keep.json", result, decisions)
+    with pytest.raises(SettingError, match=words):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"[]", b"3"])
+def test_what_is_no_keep_file_is_one_sentence(
+    tmp_path: Path, images: ImageSet, content: bytes
+) -> None:
+    finished(tmp_path / "run", images)
+    keep = tmp_path / "keep.json"
+    with pytest.raises(SettingError, match=r"got .*keep\.json' \(No such file"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+    keep.write_bytes(content)
+    with pytest.raises(SettingError, match=r"keep\.json' must .*gallery saves it"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+
+
+def test_decisions_of_another_run_are_refused(tmp_path: Path, images: ImageSet) -> None:
+    finished(tmp_path / "run", images)
+    other = finished(tmp_path / "other", images, shift=1)
+    keep = keep_file(tmp_path / "keep.json", other, [(0, "", True)], run="other")
+    with pytest.raises(SettingError, match=r"every `key` .*gallery of 'other': export that run"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+
+
+def test_several_runs_over_the_same_images(tmp_path: Path, images: ImageSet) -> None:
+    first = finished(tmp_path / "a", images)
+    again = finished(tmp_path / "b", images, [0.01, 0.6, 0.8])  # the third labeling twice
+    exported = export_tasks([tmp_path / "a", tmp_path / "b"], tmp_path / "out.npz")
+    assert [row.name for row in exported] == ["a/labeling-1", "a/labeling-2", "b/labeling-2"]
+    assert load_tasks(tmp_path / "out.npz").taskness == pytest.approx([0.7, 0.5, 0.6])
+    assert key(first.labelings[0]) == key(again.labelings[0])
+
+
+def test_runs_over_different_images_are_refused(tmp_path: Path, images: ImageSet) -> None:
+    finished(tmp_path / "a", images)
+    finished(tmp_path / "b", images.take(np.arange(20)[::-1]))
+    with pytest.raises(RunFolderError, match=r"over the same images, got others in '.*b'"):
+        export_tasks([tmp_path / "a", tmp_path / "b"], tmp_path / "out.npz")
+
+
+def test_runs_that_cannot_be_exported(tmp_path: Path, images: ImageSet) -> None:
+    finished(tmp_path / "run", images, [0.0, 0.01, 0.02])
+    out = tmp_path / "out.npz"
+    with pytest.raises(SettingError, match="at least one task to be exported, got none"):
+        export_tasks([tmp_path / "run"], out)
+    with pytest.raises(RunFolderError, match="does not exist"):
+        export_tasks([tmp_path / "none"], out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RunFolderError, match="finished run"):
+        export_tasks([tmp_path / "empty"], out)
+    with pytest.raises(SettingError, match=r"ending \.npz, got"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.csv")
+    damaged = json.loads((tmp_path / "run" / "result.json").read_text())
+    damaged["tasks"][0]["positives"] = [99]
+    write_json(tmp_path / "run" / "result.json", damaged)
+    with pytest.raises(RunFolderError, match=r"result\.json' must be"):
+        export_tasks([tmp_path / "run"], out)
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, images: ImageSet) -> None:
+    finished(tmp_path / "run", images)
+    with pytest.raises(SettingError, match="--out must be a file that can be written"):
+        export_tasks([tmp_path / "run"], tmp_path / "gone" / "out.npz")
