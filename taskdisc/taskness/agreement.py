@@ -19,10 +19,11 @@ _STREAM = 0x6167726565  # "agree": random numbers that neither a search nor a co
 def default_steps(n_images: int) -> int:
     """Steps of full-batch Adam for an image set of this size: 50·√(n_images / 50), at least 100.
 
-    Until the labels are learnt by heart, as in the source of this score. Taskness stops earlier,
+    Until the labels are known by heart, as in the source of this score. Taskness stops earlier,
     for its minimum; but after the 20 steps that it takes for 50 images, networks at 1:4 still call
-    every image negative, and agree on that. On CIFAR-100 and digits no agreement score changed by
-    more than 0.01 after 70 steps with 50 images, and after 100 with 500.
+    every image negative, and agree on that. The training loss of random labelings, the slowest, is
+    below 0.01 after 70, 150 and 300 steps with 50, 500 and 2,000 images of CIFAR-100, and their
+    agreement has then stopped changing.
     """
     return max(100, round(50 * (n_images / 50) ** 0.5))
 
