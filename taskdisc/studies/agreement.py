@@ -137,6 +137,7 @@ def _row(ratio: str, kind: str, n_images: int, scores: Agreement) -> dict[str, A
         "chance": float(scores.chance.mean()),
         "kappa": float(scores.kappa.mean()),
         "kappa_sd": sd(scores.kappa),
+        "kappa_lowest": float(scores.kappa.min()),
         "kappa_highest": float(scores.kappa.max()),
         "positive": float(scores.positive.mean()),
     }
