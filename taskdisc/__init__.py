@@ -7,13 +7,15 @@ if TYPE_CHECKING:
     from taskdisc.discovery.result import SearchResult
     from taskdisc.discovery.run import search
     from taskdisc.discovery.tasks import Tasks, load_tasks
-    from taskdisc.images import ImageSet, load_images, select
+    from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
+    from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
     from taskdisc.taskness.lenet import LeNet
     from taskdisc.taskness.score import Scores, score
 
 _HOMES = {
+    "Agreement": "taskdisc.taskness.agreement",
     "Confirmation": "taskdisc.taskness.confirm",
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
@@ -21,7 +23,9 @@ _HOMES = {
     "SearchResult": "taskdisc.discovery.result",
     "Tasks": "taskdisc.discovery.tasks",
     "ablation": "taskdisc.labelings",
+    "agreement": "taskdisc.taskness.agreement",
     "confirm": "taskdisc.taskness.confirm",
+    "held_out": "taskdisc.images",
     "load_images": "taskdisc.images",
     "load_tasks": "taskdisc.discovery.tasks",
     "score": "taskdisc.taskness.score",
@@ -31,6 +35,7 @@ _HOMES = {
 """Public names and their modules, imported when first used: torch alone takes seconds."""
 
 __all__ = [
+    "Agreement",
     "Confirmation",
     "ImageSet",
     "LeNet",
@@ -38,7 +43,9 @@ __all__ = [
     "SearchResult",
     "Tasks",
     "ablation",
+    "agreement",
     "confirm",
+    "held_out",
     "load_images",
     "load_tasks",
     "score",

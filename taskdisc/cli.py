@@ -130,6 +130,9 @@ def score(
     with_evidence: Annotated[
         bool, typer.Option("--confirm", help="Also against random labelings: p and T_task.")
     ] = False,
+    agreement: Annotated[
+        bool, typer.Option("--agreement", help="Agreement of network pairs on other images.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score given labelings of an image set; a run's config.yaml names the images of its tasks."""
@@ -142,6 +145,14 @@ def score(
     from taskdisc.taskness.score import score as score_labelings
 
     settings = _settings(SearchSettings, config, changes, seed, root, download)
+    if agreement:
+        if with_evidence:
+            raise SettingError(
+                "--agreement must stand without --confirm, which measures taskness; "
+                "give one at a time."
+            )
+        _score_agreement(labels, settings, jobs, device, as_json)
+        return
     labelings = read_labelings(labels)
     if with_evidence:
         confirmation.check_positives(labelings)
@@ -368,6 +379,64 @@ def _settings(
     options = [f"images.root={json.dumps(str(root))}"] if root else []
     options += ["images.download=true"] if download else []
     return read_settings(kind, config, [*changes, *options], seed=seed)
+
+
+def _score_agreement(labels: Path, settings: Any, jobs: int, device: str, as_json: bool) -> None:
+    from taskdisc.discovery.run import load_with_held_out
+    from taskdisc.discovery.tasks import check_made_for
+    from taskdisc.labelings import check_labelings, read_labelings
+    from taskdisc.pool import Pool
+    from taskdisc.progress import progress_for
+    from taskdisc.taskness.agreement import measure
+    from taskdisc.taskness.confirm import check_positives
+
+    pool = Pool(jobs, device)
+    asked = settings.agreement
+    labelings = read_labelings(labels)
+    if asked.n_random:
+        check_positives(labelings)
+    with progress_for() as progress:
+        images, others = load_with_held_out(settings.images, asked, settings.seed, progress)
+        labelings = check_labelings(labelings, len(images), name=str(labels))
+        check_made_for(labels, images)
+        progress.start("agreement", len(labelings) + asked.n_random, "labelings")
+        scores = measure(
+            images,
+            labelings,
+            others,
+            pool,
+            n_pairs=asked.n_pairs,
+            n_steps=asked.n_steps,
+            n_random=asked.n_random,
+            seed=settings.seed,
+            progress=progress.advance,
+        )
+    if as_json:
+        print(json.dumps(scores.to_dict(), indent=2))
+        return
+    _print_table(
+        [
+            {
+                "labeling": i,
+                "agreement": f"{scores.mean[i]:.3f} ± {scores.sem[i]:.3f}",
+                "by chance": float(scores.chance[i].mean()),
+                "kappa": float(scores.kappa[i]),
+                "predicted positive": float(scores.positive[i].mean()),
+            }
+            for i in range(len(labelings))
+        ]
+    )
+    if scores.random is not None:
+        random = scores.random
+        print(
+            f"{asked.n_random} random labelings: agreement {random.mean.mean():.3f} "
+            f"(s.d. {random.mean.std():.3f}), kappa {random.kappa.mean():.3f} "
+            f"(s.d. {random.kappa.std():.3f}, highest {random.kappa.max():.3f})"
+        )
+    wanting = ""
+    if len(others) < asked.n_held_out:
+        wanting = f", not {asked.n_held_out}: the image set leaves no more"
+    print(f"held-out images: {len(others)}{wanting}")
 
 
 def _print_tasks(result: dict[str, Any]) -> None:

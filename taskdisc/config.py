@@ -62,6 +62,18 @@ class ConfirmSettings(Settings):
     random_splits: int = Field(10, ge=1)  # fresh trainings per random labeling
 
 
+class AgreementSettings(Settings):
+    """How agreement scores are measured: `taskdisc score --agreement`."""
+
+    n_held_out: int = Field(500, ge=1)  # other images of the source, to predict
+    classes: Literal["same", "all"] = "same"  # held out: those of the image set, if drawn by class
+    n_pairs: int = Field(5, ge=1)  # of networks per labeling
+    # Steps of training; 0: until the labels are known by heart, 100 for 50 images, for before
+    # that networks agree because they call all images negative. See taskness/agreement.py.
+    n_steps: int = Field(0, ge=0)
+    n_random: int = Field(20, ge=0)  # random labelings beside, to see what chance looks like
+
+
 class SearchSettings(Settings):
     """Everything that decides what a search finds. Jobs and device do not: they are options."""
 
@@ -76,6 +88,7 @@ class SearchSettings(Settings):
     tasks: int = Field(3, ge=1)  # labelings to confirm
     min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed
     confirm: ConfirmSettings = ConfirmSettings()
+    agreement: AgreementSettings = AgreementSettings()
     seed: int = Field(0, ge=0)
 
     @field_validator("protocol", mode="before")

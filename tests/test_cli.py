@@ -161,6 +161,18 @@ def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> Non
     seen = found(straight)[1]["tasks"][0]["seen"]
     assert json.loads(scored.stdout)["labelings"][0]["taskness"] == pytest.approx(seen, abs=1e-4)
 
+    pairs = ["--agreement", "--set=agreement.n_pairs=2", "--set=agreement.n_random=2"]
+    agreed = taskdisc("score", str(labels), str(config), *pairs, cwd=tmp_path)
+    assert agreed.returncode == 0, agreed.stderr
+    assert "2 random labelings: agreement" in agreed.stdout
+    assert "held-out images: 500" in agreed.stdout
+    few = [*pairs, "--set=agreement.n_held_out=2000", "--json"]
+    agreed = taskdisc("score", str(labels), str(config), *few, cwd=tmp_path)
+    scores = json.loads(agreed.stdout)
+    assert 0 <= scores["labelings"][0]["agreement"] <= 1
+    assert len(scores["random"]) == 2
+    assert 800 < scores["n_held_out"] < 900  # all others of five digits
+
     (straight / "report.html").unlink()
     assert taskdisc("report", str(straight), cwd=tmp_path).returncode == 0
     assert (straight / "report.html").stat().st_size > 10_000
@@ -245,6 +257,16 @@ def bad_folder(path: Path) -> None:
         (["score", "gone.csv"], ["gone.csv"]),
         (["score", "short.csv"], ["short.csv", "50", "got 3"]),
         (["score", "threes.csv"], ["threes.csv", "0 and 1", "3"]),
+        (["score", "short.csv", "--agreement", "--confirm"], ["--agreement", "--confirm"]),
+        (["score", "short.csv", "--agreement"], ["short.csv", "50", "got 3"]),
+        (
+            ["score", "short.csv", "--agreement", "--set", "images.n_images=1797"],
+            ["digits", "to hold out", "select fewer"],
+        ),
+        (
+            ["score", "short.csv", "--agreement", "--set", "agreement.n_pairs=0"],
+            ["agreement.n_pairs", "1", "got 0"],
+        ),
         (["report", "foreign"], ["foreign"]),
         (["export", "foreign"], ["foreign", "finished run"]),
         (["export", "foreign", "--out", "tasks.csv"], ["--out", ".npz", "tasks.csv"]),

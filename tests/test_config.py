@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 
 from taskdisc.config import (
+    AgreementSettings,
     ConfirmSettings,
     ImagesSettings,
     SearchSettings,
@@ -46,6 +47,13 @@ EVERY: dict[str, Any] = {
     "tasks": 2,
     "min_ablation": 0.25,
     "confirm": {"n_splits": 5, "n_random": 90, "random_splits": 2},
+    "agreement": {
+        "n_held_out": 30,
+        "classes": "all",
+        "n_pairs": 2,
+        "n_steps": 40,
+        "n_random": 3,
+    },
     "seed": 5,
 }
 
@@ -55,7 +63,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize("kind", [SearchSettings, ConfirmSettings, ImagesSettings])
+@pytest.mark.parametrize(
+    "kind", [SearchSettings, ConfirmSettings, AgreementSettings, ImagesSettings]
+)
 def test_defaults_round_trip(kind: type[Settings], tmp_path: Path) -> None:
     path = write(tmp_path / "config.yaml", dump_settings(kind()))
     assert read_settings(kind, path) == kind()
@@ -65,7 +75,11 @@ def test_every_field_round_trips(tmp_path: Path) -> None:
     settings = settings_from(SearchSettings, EVERY)
     defaults = SearchSettings()
     # Whoever adds a setting adds it to EVERY.
-    for part, default in ((settings, defaults), (settings.images, defaults.images)):
+    for part, default in (
+        (settings, defaults),
+        (settings.images, defaults.images),
+        (settings.agreement, defaults.agreement),
+    ):
         names = type(part).model_fields
         same = [name for name in names if getattr(part, name) == getattr(default, name)]
         assert same == []

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from taskdisc.config import ImagesSettings, SearchSettings, settings_from
+from taskdisc.config import AgreementSettings, ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
 from taskdisc.discovery.loop import Scorer, best_different, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
 from taskdisc.errors import RunFailedError
 from taskdisc.files import write_json, write_npz
-from taskdisc.images import ImageSet, as_image_set, load_images, select
+from taskdisc.images import ImageSet, as_image_set, held_out, load_images, select
 from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import evenly, n_positives
 from taskdisc.pool import Pool
@@ -147,15 +147,42 @@ def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
         SettingError: a setting breaks its rule.
         ImageSetError: the images are missing, unreadable or too few.
     """
-    from taskdisc.taskness.lenet import SIDE
+    return _select(_load_source(settings, progress), settings)
 
-    image_set = load_images(
+
+def load_with_held_out(
+    settings: ImagesSettings, agreement: AgreementSettings, seed: int, progress: Progress
+) -> tuple[ImageSet, ImageSet]:
+    """The images that the settings choose, and others of their source, held out.
+
+    The others are of the same classes where the images were selected by classes and
+    `agreement.classes` is `same`; there may be fewer of them than `agreement.n_held_out`.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: the images are missing, unreadable or too few, or none is left to hold out.
+    """
+    source = _load_source(settings, progress)
+    chosen = _select(source, settings)
+    by_class = settings.n_images is None and bool(source.targets)
+    target = source.target(settings.target) if by_class and agreement.classes == "same" else None
+    others = held_out(source, chosen, agreement.n_held_out, target=target, seed=seed)
+    return chosen, others
+
+
+def _load_source(settings: ImagesSettings, progress: Progress) -> ImageSet:
+    return load_images(
         settings.source,
         root=settings.root,
         split=settings.split,
         download=settings.download,
         progress=reading(progress),
     )
+
+
+def _select(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
+    from taskdisc.taskness.lenet import SIDE
+
     n_images, by_class = settings.n_images, {}
     if n_images is None and not image_set.targets:
         n_images = min(len(image_set) // 10 * 10 or 2, DEFAULT_CLASSES * DEFAULT_PER_CLASS)

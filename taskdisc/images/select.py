@@ -149,3 +149,65 @@ def select(
     """
     selection = Selection(target, class_a, n_classes, per_class, n_images, seed)
     return image_set.take(selection.positions(image_set))
+
+
+def held_out(
+    source: ImageSet,
+    image_set: ImageSet,
+    n_images: int,
+    *,
+    target: str | None = None,
+    seed: int = 0,
+) -> ImageSet:
+    """Images of a source that an image set drawn from it does not hold, at the same size.
+
+    Neither they nor copies of them are in the image set. With `target`, only images of those of its
+    classes that the image set has, equally many of each as far as there are enough.
+
+    Args:
+        source: What `image_set` was selected from.
+        image_set: The images to leave out; may have been resized since.
+        n_images: Images to draw; fewer come back where the source has no more.
+        target: Name of the target by whose classes the image set was selected.
+        seed: Of the draw, 0 or more.
+
+    Raises:
+        SettingError: a number out of range, or no such target.
+        ImageSetError: there is nothing left to hold out.
+    """
+    for name, value, least in (("n_images", n_images, 1), ("seed", seed, 0)):
+        if value < least:
+            raise SettingError(f"`{name}` must be at least {least}, got {value}.")
+    others = ~np.isin(source.indices, image_set.indices)
+    labels = np.zeros(len(source), dtype=np.int64)
+    if target is not None:
+        labels = source.targets[source.target(target)]
+        others &= np.isin(labels, image_set.targets[image_set.target(target)])
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(others))
+    # Dealt: the first image of every class, then the second of every class, and so on.
+    turn = np.empty(len(order), dtype=np.int64)
+    for label in np.unique(labels[order]):
+        members = np.flatnonzero(labels[order] == label)
+        turn[members] = np.arange(len(members))
+    order = order[np.argsort(turn, kind="stable")]
+    known = set(image_set.hashes())
+    drawn: list[int] = []
+    while len(drawn) < n_images and len(order):
+        some, order = order[:n_images], order[n_images:]
+        hashes = _of_size(source.take(some), image_set).hashes()
+        drawn += [int(i) for i, digest in zip(some, hashes, strict=True) if digest not in known]
+    if not drawn:
+        whose, cure = "", ""
+        if target is not None:
+            whose = f" of its classes (target '{target}')"
+            cure = ", or hold out images of any class with `agreement.classes=all`"
+        raise ImageSetError(
+            f"the image set must leave images{whose} of '{source.source}' to hold out, got all "
+            f"of them; select fewer{cure}."
+        )
+    return _of_size(source.take(drawn[:n_images]), image_set)
+
+
+def _of_size(images: ImageSet, like: ImageSet) -> ImageSet:
+    same = images.images.shape[1:] == like.images.shape[1:]
+    return images if same else images.resized(like.images.shape[1])

@@ -12,10 +12,15 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.files import write_atomic
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies import score_reliability, search_comparison
+from taskdisc.studies import agreement, score_reliability, search_comparison
 from taskdisc.studies.study import FinishedStudy, Study
 
 STUDIES: dict[str, Study] = {
+    "agreement": Study(
+        "do networks agree on images that nobody searched, and more than on random labelings?",
+        agreement.AgreementStudySettings,
+        agreement.run,
+    ),
     "score-reliability": Study(
         "how much of a score is noise, and how many trainings make it reliable?",
         score_reliability.ReliabilitySettings,

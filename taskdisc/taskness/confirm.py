@@ -145,8 +145,8 @@ def check_positives(labelings: np.ndarray) -> None:
     counts = sorted(set(labelings.sum(axis=1, dtype=int).tolist()))
     if len(counts) > 1:
         raise SettingError(
-            "labelings that are confirmed together must have the same number of positives, "
-            f"got from {counts[0]} to {counts[-1]}."
+            "labelings that are held against the same random labelings must have the same number "
+            f"of positives, got from {counts[0]} to {counts[-1]}."
         )
 
 

@@ -67,14 +67,22 @@ def initial_parameters(seeds: Iterable[int], dtype: torch.dtype = torch.float32)
     return ((torch.stack(vectors) * 2 - 1) * bound).to(dtype)
 
 
-def standardised(images: np.ndarray, dtype: torch.dtype = torch.float32) -> Tensor:
+def standardised(
+    images: np.ndarray, dtype: torch.dtype = torch.float32, *, like: np.ndarray | None = None
+) -> Tensor:
     """Images uint8 [n_images, 32, 32, 3] as [n_images, 3, 32, 32], channels at mean 0 and s.d. 1.
 
     Mean and deviation are those of this image set; no label enters. A constant channel becomes 0.
+    Images that were not trained on take those of the image set that was, `like` [n, 32, 32, 3].
     """
-    # A copy, for torch warns of arrays that it may not write to, as memory maps are.
-    x = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(dtype) / 255
-    mean = x.mean(dim=(0, 2, 3), keepdim=True)
-    std = x.std(dim=(0, 2, 3), keepdim=True, correction=0)
+    x = _channels(images, dtype)
+    reference = x if like is None else _channels(like, dtype)
+    mean = reference.mean(dim=(0, 2, 3), keepdim=True)
+    std = reference.std(dim=(0, 2, 3), keepdim=True, correction=0)
     # Below the step of one grey level there is only rounding.
     return torch.where(std > 1e-5, (x - mean) / std.clamp_min(1e-5), torch.zeros_like(x))
+
+
+def _channels(images: np.ndarray, dtype: torch.dtype) -> Tensor:
+    # A copy, for torch warns of arrays that it may not write to, as memory maps are.
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(dtype) / 255

@@ -71,7 +71,20 @@ def train(
     n_steps: int = 100,
     lr: float = 1e-3,
 ) -> Tensor:
-    """Train `n_models` networks by full-batch Adam; their loss on every image after every step.
+    """The loss of `fit` alone, for those who have no use for the networks."""
+    return fit(patches, labelings, train_weights, parameters, n_steps=n_steps, lr=lr)[0]
+
+
+def fit(
+    patches: Patches,
+    labelings: Tensor,
+    train_weights: Tensor,
+    parameters: Tensor,
+    *,
+    n_steps: int = 100,
+    lr: float = 1e-3,
+) -> tuple[Tensor, Tensor]:
+    """Train `n_models` networks by full-batch Adam: their losses on the way, and what became.
 
     Args:
         patches: The image set, from `lay_out`.
@@ -83,8 +96,8 @@ def train(
         lr: Learning rate of Adam.
 
     Returns:
-        Cross-entropy [nats] of each image under its label [n_steps + 1, n_models, n_images]; row t
-        is after t steps.
+        Cross-entropy [nats] of each image under its label [n_steps + 1, n_models, n_images], row t
+        after t steps; and the parameters after the last step [n_models, 61326].
     """
     flat = torch.nn.Parameter(parameters.clone())
     flat.grad = torch.zeros_like(flat)
@@ -98,7 +111,20 @@ def train(
     population.pass_over(losses[n_steps], backward=False)
     # [step, chunk, model, image of chunk] -> [step, model, image]
     per_image = losses.transpose(1, 2).reshape(n_steps + 1, labelings.shape[0], -1)
-    return per_image[:, :, : patches.n_images]
+    return per_image[:, :, : patches.n_images], flat.detach()
+
+
+def positive_probability(patches: Patches, parameters: Tensor) -> Tensor:
+    """What networks say of images: the probability of a positive [n_models, n_images].
+
+    Args:
+        patches: The images, from `lay_out`; not only those that the networks were trained on.
+        parameters: Parameters [n_models, 61326], from `fit`; not changed.
+    """
+    # The loss of an image that is called positive is −log p(positive).
+    positive = parameters.new_ones(len(parameters), patches.n_images)
+    losses = train(patches, positive, torch.zeros_like(positive), parameters, n_steps=0)
+    return losses[0].neg().exp()
 
 
 class _Population:

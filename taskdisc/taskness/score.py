@@ -152,14 +152,22 @@ def check_scorable(n_images: int, protocol: Protocol, pool: Pool) -> None:
     """Refuse an image set that cannot be scored here.
 
     Raises:
-        ImageSetError: fewer images than folds, or more than fit the memory of this machine, where
-            each CPU worker lays them out for itself.
+        ImageSetError: fewer images than folds, or more than fit the memory of this machine.
     """
     if n_images < protocol.n_folds:
         raise ImageSetError(
             f"`protocol.n_folds` must be at most the number of images, {n_images} here, "
             f"got {protocol.n_folds}."
         )
+    check_memory(n_images, pool)
+
+
+def check_memory(n_images: int, pool: Pool) -> None:
+    """Refuse more images than fit the memory of this machine.
+
+    Raises:
+        ImageSetError: they do not, where each CPU worker lays them out for itself.
+    """
     if pool.devices != ["cpu"]:
         return
     needed = n_images * BYTES_PER_IMAGE * pool.jobs
@@ -207,7 +215,7 @@ def _score_group(work: _Work, device: str) -> Scores:
     baseline = (informed(labels, masks) + read_out(blind)) / 2
     parameters = initial_parameters(seeds)
     train_share = ~masks / (~masks).sum(axis=1, keepdims=True)
-    population = _population(device, len(work.images))
+    population = population_size(device, len(work.images))
     curves = []
     for start in range(0, len(labels), population):
         part = slice(start, start + population)
@@ -233,7 +241,7 @@ def _score_group(work: _Work, device: str) -> Scores:
     return Scores(per_split, b, training, validating)
 
 
-def _population(device: str, n_images: int) -> int:
+def population_size(device: str, n_images: int) -> int:
     """Networks to train at once: what a core's cache holds, or half of a GPU's free memory."""
     import torch
 
