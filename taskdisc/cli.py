@@ -54,6 +54,18 @@ def search(
     changes: Changes = [],  # noqa: B006  (typer reads the default, nothing changes it)
     out: Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    tasks: Annotated[int | None, typer.Option(help="Labelings to confirm.")] = None,
+    min_ablation: Annotated[
+        float | None, typer.Option(help="Share of positives in which these must differ.")
+    ] = None,
+    known: Annotated[
+        list[str],
+        typer.Option(help="Stay away from: classes, a run, a .csv or .npz of labels; repeatable."),
+    ] = [],  # noqa: B006
+    features: Annotated[
+        str | None,
+        typer.Option(help="What the closed form compares: random, FILE.npy, torchvision:NAME."),
+    ] = None,
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
@@ -73,22 +85,32 @@ def search(
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
+    given: dict[str, Any] = {
+        "tasks": tasks,
+        "min_ablation": min_ablation,
+        "known": known or None,
+        "closed_form.features": features,
+    }
+    given = {name: value for name, value in given.items() if value is not None}
+    options = [*(f"{name}={json.dumps(value)}" for name, value in given.items()), *changes]
     if show_settings:
-        print(dump_settings(_settings(SearchSettings, config, changes, seed, root, download)))
+        print(dump_settings(_settings(SearchSettings, config, options, seed, root, download)))
         return
     pool = Pool(jobs, device)
     with progress_for() as progress:
         if resume is None:
-            settings = _settings(SearchSettings, config, changes, seed, root, download)
+            settings = _settings(SearchSettings, config, options, seed, root, download)
             check_proposer(settings.proposer)
             images = load_selected(settings.images, progress)
-            check_run(images, settings, pool)
+            space = check_run(images, settings, pool)
+            if space.memory > 1e9:
+                _say(f"memory for the closed form: {space.memory / 1e9:.1f} GB", as_json)
             folder = new_folder(out, settings, images, ",".join(pool.devices), pool.jobs)
         else:
-            if config or changes or out or seed is not None or root or download:
+            if config or options or out or seed is not None or root or download:
                 raise SettingError(
-                    "--resume must stand without CONFIG, --set, --out, --seed, --root and "
-                    f"--download, for it goes on with the settings of '{resume}'."
+                    "--resume must stand without CONFIG, --out and other settings, for it goes on "
+                    f"with those of '{resume}'."
                 )
             folder, settings = open_folder(resume)
             images = load_selected(settings.images, progress)
@@ -184,7 +206,7 @@ def score(
             jobs=jobs,
             device=device,
             progress=progress,
-            **settings.confirm.model_dump(),
+            **{**settings.confirm.model_dump(), "n_random": settings.n_random},
         )
         threshold = evidence.threshold
         for i, row in enumerate(rows):

@@ -16,7 +16,12 @@ from pydantic import (
 )
 
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.taskness.features import resolved
+from taskdisc.taskness.kernels import KERNELS, Measured, resolved_kernel
 from taskdisc.taskness.protocol import Protocol, protocol_from
+
+CLASSES = "classes"
+"""Stands among `known` labelings for those of the image set's own classes."""
 
 
 class Settings(BaseModel):
@@ -58,7 +63,7 @@ class ConfirmSettings(Settings):
     """How the best labelings of a search are confirmed, and against what."""
 
     n_splits: int = Field(64, ge=2)  # fresh trainings per labeling
-    n_random: int = Field(300, ge=20)  # random labelings: the null and the threshold
+    n_random: int | None = Field(None, ge=20)  # random labelings; 300, or 20 · `tasks` if more
     random_splits: int = Field(10, ge=1)  # fresh trainings per random labeling
 
 
@@ -74,6 +79,40 @@ class AgreementSettings(Settings):
     n_random: int = Field(20, ge=0)  # random labelings beside, to see what chance looks like
 
 
+class ClosedFormSettings(Settings):
+    """The kernel ridge regression that scores without training, and that `swap` descends."""
+
+    # Of KERNELS, FILE.npy, or several joined by +; `linear` where features are given.
+    kernel: str = "tangent-fc1"
+    features: str = "pixels"  # of linear and rbf: pixels, random, FILE.npy or torchvision:NAME
+    ridge: float | None = Field(None, gt=0)  # the kernel's own by default
+    rank: int = Field(0, ge=0)  # landmarks; 0: all pairs up to 5,000 images, else 1,000
+
+    @model_validator(mode="before")
+    @classmethod
+    def _that_compares_features(cls, values: Any) -> Any:
+        # The network's own kernels compare pixels alone.
+        given = isinstance(values, dict) and values.get("features", "pixels") != "pixels"
+        return {"kernel": "linear", **values} if given else values
+
+    @field_validator("kernel")
+    @classmethod
+    def _known_kernel(cls, kernel: str) -> str:
+        return resolved_kernel(kernel)
+
+    @field_validator("features")
+    @classmethod
+    def _known_features(cls, features: str) -> str:
+        return resolved(features)
+
+    @property
+    def measured(self) -> Measured | None:
+        """How this closed form agrees with trained taskness; None where nobody has measured it."""
+        row = KERNELS.get(self.kernel)
+        as_measured = self.features == "pixels" and self.ridge is None and not self.rank
+        return row.measured if row and as_measured else None
+
+
 class SearchSettings(Settings):
     """Everything that decides what a search finds. Jobs and device do not: they are options."""
 
@@ -81,12 +120,15 @@ class SearchSettings(Settings):
     ratio: int = Field(4, ge=1)  # negatives to one positive
     budget: int = Field(400, ge=1)  # labelings scored
     batch: int = Field(30, ge=1)  # labelings asked at a time
-    proposer: str = "TwoPointsDE"  # `random`, `swap` or any optimiser of nevergrad
-    scorer: Literal["trained", "closed-form"] = "trained"  # closed-form: kernel ridge regression
-    kernel: Literal["linear", "rbf"] = "linear"  # of the closed form and of the proposer `swap`
+    proposer: str = "swap"  # `swap`, `spectral`, `random` or any optimiser of nevergrad
+    warm_start: int = Field(0, ge=0)  # local optima of the closed form that nevergrad starts from
+    scorer: Literal["closed-form", "two-stage", "trained"] = "closed-form"
+    closed_form: ClosedFormSettings = ClosedFormSettings()
+    train_share: float = Field(0.1, gt=0, le=1)  # two-stage: share of the labelings to train on
     protocol: Protocol = protocol_from("stratified")  # a name, or {name: …, field: value}
     tasks: int = Field(3, ge=1)  # labelings to confirm
     min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed
+    known: tuple[str, ...] = ()  # stay away from: `classes`, runs, or files of labelings
     confirm: ConfirmSettings = ConfirmSettings()
     agreement: AgreementSettings = AgreementSettings()
     seed: int = Field(0, ge=0)
@@ -96,14 +138,32 @@ class SearchSettings(Settings):
     def _named_protocol(cls, value: Any) -> Protocol:
         return protocol_from(value)
 
+    @field_validator("known")
+    @classmethod
+    def _from_anywhere(cls, known: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(k if k == CLASSES else str(Path(k).expanduser().resolve()) for k in known)
+
     @model_validator(mode="after")
     def _p_can_be_small(self) -> Self:
-        if self.confirm.n_random < 20 * self.tasks:
+        if self.n_random < 20 * self.tasks:
             raise SettingError(
                 "`confirm.n_random` must be at least 20 · `tasks`, for a single task among "
-                f"{self.tasks} to be told from chance, got {self.confirm.n_random}."
+                f"{self.tasks} to be told from chance, got {self.n_random}."
             )
         return self
+
+    @property
+    def uses_closed_form(self) -> bool:
+        """Whether anything in the search asks the closed form."""
+        return (
+            self.scorer != "trained" or self.proposer in ("swap", "spectral") or self.warm_start > 0
+        )
+
+    @property
+    def n_random(self) -> int:
+        """Random labelings of the confirmation: enough to tell a single task from chance."""
+        given = self.confirm.n_random
+        return max(300, 20 * self.tasks) if given is None else given
 
 
 S = TypeVar("S", bound=Settings)

@@ -5,7 +5,7 @@ import hashlib
 import re
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,50 @@ def ablations(labelings: np.ndarray) -> np.ndarray:
     if 2 * counts[0] == rows.shape[1]:
         common = np.maximum(common, 1 - common)
     return 1 - common
+
+
+def best_different(
+    labelings: Sequence[np.ndarray] | np.ndarray,
+    order: Iterable[int],
+    n: int,
+    min_ablation: float,
+    known: np.ndarray | None = None,
+) -> list[int]:
+    """The first `n` labelings of an order that keep a distance from those before and from `known`.
+
+    Args:
+        labelings: uint8 [n_labelings, n_images], all with as many positives.
+        order: Positions in `labelings`, best first.
+        n: How many at most.
+        min_ablation: The distance. At 1:1, where no two tasks can be further apart than 1/2, half
+            of it is asked.
+        known: Labelings to stay away from [n_known, n_images].
+    """
+    chosen: list[int] = []
+    taken: list[np.ndarray] = [] if known is None else list(known)
+    for i in order:
+        if len(chosen) == n:
+            break
+        if not is_near(labelings[i], taken, min_ablation):
+            chosen.append(i)
+            taken.append(labelings[i])
+    return chosen
+
+
+def is_near(
+    labeling: np.ndarray, others: Sequence[np.ndarray] | np.ndarray, min_ablation: float
+) -> bool:
+    """Whether a labeling [n_images] is nearer than `min_ablation` to any of some others.
+
+    At 1:1 half of `min_ablation` is asked, and distances are to the nearer of labeling and flip.
+    """
+    if not len(others):
+        return False
+    n_pos = int(labeling.sum())
+    common = np.asarray(others)[:, labeling == 1].sum(axis=1) / n_pos
+    if 2 * n_pos == len(labeling):
+        return bool((np.maximum(common, 1 - common) > 1 - min_ablation / 2 + 1e-9).any())
+    return bool((common > 1 - min_ablation + 1e-9).any())
 
 
 def canonical(labeling: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ RUNS = Path("runs")
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 TRIALS = "trials.jsonl"
+TRAINED = "trained.jsonl"
 EVIDENCE = "confirm.jsonl"
 TASKS = "tasks.npz"
 PICTURES = "pictures.npz"
@@ -38,6 +39,7 @@ class RunFolder:
         self._lock = _locked(path)
         try:
             self.trials = Journal(path / TRIALS)
+            self.trained = Journal(path / TRAINED)
             self.evidence = Journal(path / EVIDENCE)
         except BaseException:
             self.close()

@@ -1,18 +1,20 @@
 """The search loop: ask, score what is new, remember it, tell."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from taskdisc.config import SearchSettings
 from taskdisc.discovery.proposers import make_proposer
+from taskdisc.discovery.space import Space
 from taskdisc.errors import RunFolderError
-from taskdisc.images import ImageSet
-from taskdisc.labelings import ablation, from_hex, key, n_positives, to_hex
+from taskdisc.labelings import from_hex, is_near, key, to_hex
 from taskdisc.progress import Progress
+
+WORST = -1.0
+"""What a proposer is told of a labeling that it should stay away from."""
 
 PATIENCE = 1000
 """Labelings in a row that were all scored before, after which a proposer has run dry."""
@@ -61,34 +63,34 @@ class Trial:
     taskness: float
 
 
-def run_trials(
-    settings: SearchSettings,
-    image_set: ImageSet,
-    scorer: Scorer,
-    log: TrialLog,
-    progress: Progress,
-) -> list[Trial]:
+class Clock:
+    """Seconds between calls."""
+
+    def __init__(self) -> None:
+        self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last call, or since the clock was made."""
+        last, self._last = self._last, time.perf_counter()
+        return self._last - last
+
+
+def run_trials(space: Space, scorer: Scorer, log: TrialLog, progress: Progress) -> list[Trial]:
     """Score up to `budget` different labelings; those in the log are not scored again.
 
     The loop is replayed from its start on the logged scores, so a continued search asks, scores and
     tells exactly what an uninterrupted one does. A labeling that comes back (or its flip at 1:1)
-    is answered from what is known and costs nothing.
+    is answered from what is known and costs nothing. Of a labeling too near to one that is to be
+    stayed away from, the proposer is told that it is as bad as can be.
 
     Raises:
         RunFolderError: the log is not that of these settings.
         RunFailedError: a worker died, or the log cannot be written.
     """
-    n_images = len(image_set)
-    proposer = make_proposer(
-        settings.proposer,
-        image_set,
-        n_pos=n_positives(n_images, settings.ratio),
-        seed=settings.seed,
-        budget=settings.budget,
-        batch=settings.batch,
-        kernel=settings.kernel,
-    )
-    logged = _logged(log, n_images)
+    clock = Clock()
+    settings = space.settings
+    proposer = make_proposer(space)
+    logged = _logged(log, space.n_images)
     expected = list(logged)
     trials: list[Trial] = []
     taskness: dict[str, float] = {}
@@ -96,18 +98,22 @@ def run_trials(
     progress.start("search", settings.budget, "labelings")
     while len(trials) < settings.budget and repeated < PATIENCE:
         batch = proposer.ask(min(settings.batch, settings.budget - len(trials)))
+        if not len(batch):
+            break
         keys = [key(labeling) for labeling in batch]
         new = {k: row for k, row in zip(keys, batch, strict=True) if k not in taskness}
         repeated = 0 if new else repeated + len(batch)
         names = expected[len(trials) : len(trials) + len(new)]
         if names != list(new)[: len(names)]:
             raise RunFolderError(_FOREIGN)
-        for name, value in _scored(new, scorer, logged, log, progress):
+        for name, value in _scored(new, scorer, logged, log, clock):
             taskness[name] = value
             trials.append(Trial(new[name], value))
             best = max(best, value)
             progress.advance(1, best=best, known=len(trials) <= len(expected))
-        proposer.tell(np.array([taskness[name] for name in keys]))
+        near = [is_near(labeling, space.known, settings.min_ablation) for labeling in batch]
+        told = np.array([taskness[name] for name in keys])
+        proposer.tell(np.where(near, WORST, told))
     if len(expected) > len(trials):
         raise RunFolderError(_FOREIGN)
     progress.finish()
@@ -133,7 +139,7 @@ def _scored(
     scorer: Scorer,
     logged: dict[str, dict[str, Any]],
     log: TrialLog,
-    progress: Progress,
+    clock: Clock,
 ) -> Iterable[tuple[str, float]]:
     """Name and taskness of each new labeling, in order, scoring and logging what is not logged.
 
@@ -146,15 +152,15 @@ def _scored(
     results = scorer.score_groups([np.stack([new[name] for name in group]) for group in missing])
     for group in groups:
         if group in missing:
-            before = time.perf_counter()
             scores = next(results)
-            seconds = (time.perf_counter() - before) / len(group)
+            # With what it took to propose them: of a cheap score that is most of the time.
+            seconds = clock.lap() / len(group)
             lines = {
                 name: {
                     "trial": len(log.lines) + i,
                     "labeling": to_hex(new[name]),
                     "taskness": float(value),
-                    "seconds": round(seconds, 4),
+                    "seconds": round(seconds, 6),
                 }
                 for i, (name, value) in enumerate(
                     (name, value)
@@ -166,20 +172,3 @@ def _scored(
             logged.update(lines)
         for name in group:
             yield name, logged[name]["taskness"]
-
-
-def best_different(trials: Sequence[Trial], n: int, min_ablation: float) -> list[int]:
-    """Up to `n` trials in order of taskness, each at `min_ablation` or more from those before.
-
-    At 1:1, where no two tasks can be further apart than 1/2, half of `min_ablation` is asked.
-    """
-    chosen: list[int] = []
-    order = sorted(range(len(trials)), key=lambda i: (-trials[i].taskness, i))
-    for i in order:
-        labeling = trials[i].labeling
-        least = min_ablation / 2 if 2 * int(labeling.sum()) == len(labeling) else min_ablation
-        if all(ablation(labeling, trials[j].labeling) >= least - 1e-9 for j in chosen):
-            chosen.append(i)
-            if len(chosen) == n:
-                break
-    return chosen

@@ -7,10 +7,17 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from taskdisc.discovery.space import Space
+from taskdisc.discovery.swaps import descend
 from taskdisc.errors import SettingError, did_you_mean
-from taskdisc.images import ImageSet
-from taskdisc.labelings import encode, random_labelings
-from taskdisc.taskness.closed_form import ClosedForm
+from taskdisc.labelings import best_different, encode, key, random_labelings
+from taskdisc.taskness.closed_form import closed_form_taskness, leading_vectors
+
+FRUITLESS = 10
+"""Rounds of swap search in a row that find nothing new, after which it has run dry."""
+
+N_VECTORS = 32
+"""Leading eigenvectors from which `spectral` starts; all but one where there are fewer images."""
 
 
 class Proposer(ABC):
@@ -22,7 +29,10 @@ class Proposer(ABC):
 
     @abstractmethod
     def ask(self, n_labelings: int) -> np.ndarray:
-        """The next labelings uint8 [n_labelings, n_images]; they may repeat earlier ones."""
+        """The next labelings uint8 [n_labelings, n_images]; they may repeat earlier ones.
+
+        Fewer where a proposer takes fewer at a time, none where it has no more.
+        """
 
     @abstractmethod
     def tell(self, taskness: np.ndarray) -> None:
@@ -32,33 +42,88 @@ class Proposer(ABC):
 class RandomProposer(Proposer):
     """Labelings drawn uniformly: the control that every other proposer has to beat."""
 
-    def __init__(self, image_set: ImageSet, n_pos: int, seed: int, kernel: str) -> None:
-        self._shape = (len(image_set), n_pos)
-        self._rng = np.random.default_rng(seed)
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._rng = np.random.default_rng(space.settings.seed)
 
     def ask(self, n_labelings: int) -> np.ndarray:
-        return random_labelings(n_labelings, *self._shape, self._rng)
+        return random_labelings(n_labelings, self._space.n_images, self._space.n_pos, self._rng)
 
     def tell(self, taskness: np.ndarray) -> None:
         pass
 
 
 class SwapProposer(Proposer):
-    """Steepest swap search on the closed form, from random labelings: its local optima.
+    """Local optima of the closed form by swap search from random labelings, in rounds.
 
-    It needs no telling, so under the scorer `trained` it is a search in two stages: the closed form
-    proposes, training scores.
+    As long as what it found holds fewer than `tasks` labelings at `min_ablation` from each other,
+    each round stays away from them. It needs no telling, so whatever scores its labelings, it
+    proposes the same.
     """
 
-    def __init__(self, image_set: ImageSet, n_pos: int, seed: int, kernel: str) -> None:
-        self._closed_form = ClosedForm(image_set, kernel)
-        self._random = RandomProposer(image_set, n_pos, seed, kernel)
+    def __init__(self, space: Space) -> None:
+        self._space = space
+        self._rng = np.random.default_rng(space.settings.seed)
+        # More starts at once make better use of the processor, until they leave its cache.
+        self._n_starts = int(np.clip(100_000 // space.n_images, 4, 200))
+        self._found = np.empty((0, space.n_images), dtype=np.uint8)
+        self._taskness = np.empty(0)
+        self._seen: set[str] = set()
+        self._n_asked = 0
 
     def ask(self, n_labelings: int) -> np.ndarray:
-        return np.stack([self._closed_form.climb(start) for start in self._random.ask(n_labelings)])
+        fruitless = 0
+        while len(self._found) - self._n_asked < n_labelings and fruitless < FRUITLESS:
+            fruitless = 0 if self._round() else fruitless + 1
+        asked = self._found[self._n_asked : self._n_asked + n_labelings]
+        self._n_asked += len(asked)
+        return asked
 
     def tell(self, taskness: np.ndarray) -> None:
         pass
+
+    def starts(self, n_labelings: int) -> np.ndarray:
+        """Where the next round begins, uint8 [n_labelings, n_images]."""
+        return random_labelings(n_labelings, self._space.n_images, self._space.n_pos, self._rng)
+
+    def _round(self) -> int:
+        """Search from new starts; returns how many labelings were not known before."""
+        space = self._space
+        q, away, s = space.quadratic, space.known, space.settings
+        order = np.argsort(-self._taskness, kind="stable").tolist()
+        chosen = best_different(self._found, order, s.tasks, s.min_ablation, space.known)
+        if len(chosen) < s.tasks:
+            away = np.concatenate([away, self._found[chosen]])
+        ends = descend(q, self.starts(self._n_starts), away)
+        names = [key(labeling) for labeling in ends]
+        new = {k: row for k, row in zip(names, ends, strict=True) if k not in self._seen}
+        if new:
+            rows = np.stack(list(new.values()))
+            taskness = closed_form_taskness(q, rows)
+            order = np.argsort(-taskness, kind="stable")
+            self._seen.update(new)
+            self._found = np.concatenate([self._found, rows[order]])
+            self._taskness = np.concatenate([self._taskness, taskness[order]])
+        return len(new)
+
+
+class SpectralProposer(SwapProposer):
+    """The same from the closed form's leading eigenvectors, whose highest entries are positive.
+
+    These are the directions that regression predicts best. First come the eigenvectors themselves,
+    either sign, then random combinations of them.
+    """
+
+    def __init__(self, space: Space) -> None:
+        super().__init__(space)
+        self._vectors = leading_vectors(space.quadratic, space.n_images, N_VECTORS, self._rng)
+        self._signed = np.concatenate([self._vectors, -self._vectors])
+
+    def starts(self, n_labelings: int) -> np.ndarray:
+        first, self._signed = self._signed[:n_labelings], self._signed[n_labelings:]
+        weights = self._rng.standard_normal((n_labelings - len(first), len(self._vectors)))
+        proposals = np.concatenate([first, weights @ self._vectors])
+        return np.stack([encode(proposal, self._space.n_pos) for proposal in proposals])
 
 
 class NevergradProposer(Proposer):
@@ -70,13 +135,12 @@ class NevergradProposer(Proposer):
     TwoPointsDE keeps max(30, batch) individuals: a budget below that never leaves its random start.
     """
 
-    def __init__(
-        self, name: str, n_images: int, n_pos: int, seed: int, budget: int, batch: int
-    ) -> None:
+    def __init__(self, name: str, space: Space) -> None:
         import nevergrad as ng
 
+        settings, n_images = space.settings, space.n_images
         registry = ng.optimizers.registry
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(settings.seed)
         # Optimisers that begin at the middle, all entries alike, begin just beside it; entries that
         # stay alike are taken in a random order of the images. Else class A would come first.
         start = 0.5 + 1e-6 * (rng.random(n_images) - 0.5)
@@ -85,12 +149,16 @@ class NevergradProposer(Proposer):
         parametrization.random_state.seed(int(rng.integers(2**32)))
         self._global_state = np.random.RandomState(int(rng.integers(2**32))).get_state()
         self._name = name
-        self._n_pos = n_pos
+        self._n_pos = space.n_pos
         # Some optimisers take one candidate at a time and refuse `num_workers` > 1.
         self._one_at_a_time = bool(getattr(registry[name], "no_parallelization", False))
-        workers = 1 if self._one_at_a_time else min(batch, budget)
+        workers = 1 if self._one_at_a_time else min(settings.batch, settings.budget)
         with self._nevergrad():
-            self._optimiser = registry[name](parametrization, budget=budget, num_workers=workers)
+            self._optimiser = registry[name](
+                parametrization, budget=settings.budget, num_workers=workers
+            )
+            for labeling in _optima(space, settings.warm_start):
+                self._optimiser.suggest(0.25 + 0.5 * labeling[self._order])
         self._asked: list[ng.p.Parameter] = []
 
     def ask(self, n_labelings: int) -> np.ndarray:
@@ -134,18 +202,20 @@ class NevergradProposer(Proposer):
             np.random.set_state(callers)
 
 
-def make_proposer(
-    name: str, image_set: ImageSet, *, n_pos: int, seed: int, budget: int, batch: int, kernel: str
-) -> Proposer:
-    """The proposer of that name: a row of `PROPOSERS`, or any optimiser of nevergrad.
+def _optima(space: Space, n: int) -> np.ndarray:
+    """The `n` first labelings that swap search finds, fewer where it finds no more."""
+    return SwapProposer(space).ask(n) if n else np.empty((0, space.n_images), dtype=np.uint8)
+
+
+def make_proposer(space: Space) -> Proposer:
+    """The proposer that the settings name: a row of `PROPOSERS`, or any optimiser of nevergrad.
 
     Raises:
         SettingError: an unknown name; the nearest valid one is suggested.
     """
-    if name in PROPOSERS:
-        return PROPOSERS[name](image_set, n_pos, seed, kernel)
+    name = space.settings.proposer
     check_proposer(name)
-    return NevergradProposer(name, len(image_set), n_pos, seed, budget, batch)
+    return PROPOSERS[name](space) if name in PROPOSERS else NevergradProposer(name, space)
 
 
 def check_proposer(name: str) -> None:
@@ -163,8 +233,9 @@ def check_proposer(name: str) -> None:
         )
 
 
-PROPOSERS: dict[str, Callable[[ImageSet, int, int, str], Proposer]] = {
-    "random": RandomProposer,
+PROPOSERS: dict[str, Callable[[Space], Proposer]] = {
     "swap": SwapProposer,
+    "spectral": SpectralProposer,
+    "random": RandomProposer,
 }
-"""Proposers of our own by name, beside nevergrad's, from (images, n_pos, seed, kernel)."""
+"""Proposers of our own by name, beside nevergrad's."""

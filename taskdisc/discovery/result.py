@@ -10,8 +10,9 @@ from taskdisc.discovery.classes import ClassMatch, best_class, recovered
 from taskdisc.discovery.loop import Trial
 from taskdisc.images import ImageSet
 from taskdisc.taskness.confirm import Confirmation
+from taskdisc.taskness.kernels import ridge_of
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of `result.json`; a change that breaks a reader raises it."""
 
 
@@ -53,6 +54,7 @@ class SearchResult:
             {
                 "positives": np.flatnonzero(self.trials[trial].labeling).tolist(),
                 "trial": trial,
+                "chosen": i,
                 "seen": self.trials[trial].taskness,
                 "confirmed": {
                     "mean": float(evidence.mean[i]),
@@ -75,6 +77,7 @@ class SearchResult:
             "seed": self.settings.seed,
             "proposer": self.settings.proposer,
             "scorer": self.settings.scorer,
+            "closed_form": self._closed_form(),
             "protocol": asdict(self.settings.protocol),
             "budget": self.settings.budget,
             "trials": len(self.trials),
@@ -88,6 +91,18 @@ class SearchResult:
             },
             "tasks": tasks,
             "recovered": recovered(tasks, self.images),
+        }
+
+    def _closed_form(self) -> dict[str, Any] | None:
+        """Which closed form the search asked, and how that agrees with trained taskness."""
+        if not self.settings.uses_closed_form:
+            return None
+        closed_form = self.settings.closed_form
+        measured = closed_form.measured
+        return {
+            **closed_form.model_dump(),
+            "ridge": closed_form.ridge or ridge_of(closed_form.kernel),
+            "measured": asdict(measured) if measured else None,
         }
 
     def _match(self, labeling: np.ndarray) -> dict[str, ClassMatch]:

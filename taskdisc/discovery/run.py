@@ -1,7 +1,8 @@
 """A whole search: images, trials, confirmation, files."""
 
-import time
+import math
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +10,29 @@ import numpy as np
 
 from taskdisc.config import AgreementSettings, ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
-from taskdisc.discovery.loop import Scorer, best_different, run_trials
+from taskdisc.discovery.loop import Clock, Scorer, Trial, TrialLog, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
-from taskdisc.errors import RunFailedError
+from taskdisc.discovery.space import Space
+from taskdisc.errors import RunFailedError, SettingError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, held_out, load_images, select
 from taskdisc.journal import MemoryJournal
-from taskdisc.labelings import evenly, n_positives
+from taskdisc.labelings import best_different, evenly, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
-from taskdisc.taskness.score import TrainedScorer, check_scorable
+from taskdisc.taskness.score import TrainedScorer, check_fits, check_scorable
 
-SCORERS: dict[str, Callable[[ImageSet, SearchSettings, Pool], Scorer]] = {
-    "trained": lambda images, s, pool: TrainedScorer(images, s.protocol, s.seed, pool),
-    "closed-form": lambda images, s, pool: ClosedFormScorer(images, s.kernel),
+SCORERS: dict[str, Callable[[Space, Pool], Scorer]] = {
+    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
+    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
+    "trained": lambda space, pool: TrainedScorer(
+        space.image_set, space.settings.protocol, space.settings.seed, pool
+    ),
 }
-"""How trials are scored, by name."""
+"""How trials are scored, by name; of two stages this is the first, `train_best` the second."""
 
 MOST_PICTURED = 2000
 """Images that a run keeps pictures of, about 6 MB: all of a small set, else some per labeling."""
@@ -57,8 +62,9 @@ def search(
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
         progress: Told what is going on.
-        **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `scorer`, `kernel`,
-            `protocol`, `min_ablation`, `confirm` (`n_splits`, `n_random`, `random_splits`).
+        **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `warm_start`, `scorer`,
+            `closed_form` (`kernel`, `features`, `ridge`, `rank`), `train_share`, `protocol`,
+            `min_ablation`, `known`, `confirm` (`n_splits`, `n_random`, `random_splits`).
 
     Raises:
         SettingError: a setting breaks its rule.
@@ -88,22 +94,21 @@ def run_search(
     Raises:
         As `search`; RunFolderError if the folder holds trials of other settings.
     """
-    check_run(image_set, settings, pool)
+    space = check_run(image_set, settings, pool)
     trial_log = folder.trials if folder else MemoryJournal()
+    trained_log = folder.trained if folder else MemoryJournal()
     evidence_log = folder.evidence if folder else MemoryJournal()
-    scorer = SCORERS[settings.scorer](image_set, settings, pool)
-    trials = run_trials(settings, image_set, scorer, trial_log, progress)
-    candidates = best_different(trials, settings.tasks, settings.min_ablation)
+    found = find(space, pool, trial_log, trained_log, progress)
     plan = ConfirmPlan(
         image_set,
-        np.stack([trials[i].labeling for i in candidates]),
+        np.stack([found.trials[i].labeling for i in found.candidates]),
         settings.protocol,
         settings.confirm.n_splits,
-        settings.confirm.n_random,
+        settings.n_random,
         settings.confirm.random_splits,
         settings.seed,
     )
-    clock = _Clock()
+    clock = Clock()
 
     def record(lines: list[dict[str, Any]]) -> None:
         seconds = clock.lap() / max(len(lines), 1)
@@ -115,11 +120,11 @@ def run_search(
     result = SearchResult(
         settings,
         image_set,
-        trials,
-        candidates,
+        found.trials,
+        found.candidates,
         confirmation,
         seconds={
-            "search": _seconds(trial_log.lines),
+            "search": _seconds([*trial_log.lines, *trained_log.lines]),
             "confirm": _seconds(evidence_log.lines),
         },
     )
@@ -128,16 +133,113 @@ def run_search(
     return result
 
 
-def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> None:
-    """Refuse settings that do not fit the images or the machine, before anything is written.
+@dataclass(frozen=True)
+class Found:
+    """What the searching part of a search leaves to be confirmed.
+
+    Attributes:
+        trials: Every scored labeling, in the order of scoring; of two stages, those that were
+            trained on with that score.
+        candidates: Positions in `trials` of the best, at `min_ablation` from each other.
+    """
+
+    trials: list[Trial]
+    candidates: list[int]
+
+
+def find(
+    space: Space, pool: Pool, log: TrialLog, trained_log: TrialLog, progress: Progress
+) -> Found:
+    """Score `budget` labelings and choose the best, without confirming them.
 
     Raises:
-        SettingError: the ratio does not divide the images, or the proposer is unknown.
+        RunFolderError: a log is not that of these settings.
+        RunFailedError: a worker died, a log cannot be written, or all that was found is too near
+            to known labelings.
+    """
+    settings = space.settings
+    trials = run_trials(space, SCORERS[settings.scorer](space, pool), log, progress)
+    order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
+    if settings.scorer == "two-stage":
+        n_trained = math.ceil(settings.train_share * len(trials))
+        trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
+        order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
+    labelings = [trial.labeling for trial in trials]
+    candidates = best_different(
+        labelings, order, settings.tasks, settings.min_ablation, space.known
+    )
+    if not candidates:
+        raise RunFailedError(
+            f"all {len(trials)} labelings that were scored are nearer than `min_ablation` = "
+            f"{settings.min_ablation:g} to `known` ones; lower it, or search with proposer=swap, "
+            "which stays away from them."
+        )
+    return Found(trials, candidates)
+
+
+def train_best(
+    space: Space,
+    trials: list[Trial],
+    chosen: list[int],
+    pool: Pool,
+    log: TrialLog,
+    progress: Progress,
+) -> list[Trial]:
+    """The trials, with those at the `chosen` positions scored by training.
+
+    Raises:
+        As `find`.
+    """
+    settings = space.settings
+    scorer = TrainedScorer(space.image_set, settings.protocol, settings.seed, pool)
+    clock = Clock()
+    logged = {line["trial"]: float(line["taskness"]) for line in log.lines}
+    # Formed before it is known what is logged, as in `run_trials`.
+    groups = [chosen[i : i + scorer.group] for i in range(0, len(chosen), scorer.group)]
+    missing = [group for group in groups if any(i not in logged for i in group)]
+    scored = scorer.score_groups([np.stack([trials[i].labeling for i in g]) for g in missing])
+    progress.start("train", len(chosen), "labelings")
+    progress.advance(sum(len(g) for g in groups if g not in missing), known=True)
+    for group, scores in zip(missing, scored, strict=True):
+        seconds = clock.lap() / len(group)
+        new = [
+            {"trial": i, "taskness": float(value), "seconds": round(seconds, 6)}
+            for i, value in zip(group, scores.taskness, strict=True)
+            if i not in logged
+        ]
+        log.append(new)
+        logged.update({line["trial"]: line["taskness"] for line in new})
+        progress.advance(len(group), best=max(logged.values()))
+    progress.finish()
+    return [
+        replace(trial, taskness=logged[i]) if i in logged else trial
+        for i, trial in enumerate(trials)
+    ]
+
+
+def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Space:
+    """What is searched, or a refusal of settings that fit neither the images nor the machine.
+
+    Nothing is written or computed for long.
+
+    Raises:
+        SettingError: the ratio does not divide the images, an unknown proposer, labelings to stay
+            away from that do not fit, or more tasks than can be as far apart.
         ImageSetError: too few images to split, or more than fit in memory.
     """
     n_positives(len(image_set), settings.ratio)
     check_proposer(settings.proposer)
     check_scorable(len(image_set), settings.protocol, pool)
+    space = Space(image_set, settings)
+    most = space.most_tasks()
+    if most is not None and settings.tasks > most:
+        raise SettingError(
+            f"`tasks` must be at most {most} here, for no more labelings of {space.n_pos} of "
+            f"{space.n_images} images are possible at `min_ablation` = {settings.min_ablation:g}, "
+            f"got {settings.tasks}; lower either."
+        )
+    check_fits(space.memory, "the closed form")
+    return space
 
 
 def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
@@ -201,17 +303,6 @@ def _select(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
         **by_class,
     )
     return chosen.resized(SIDE)
-
-
-class _Clock:
-    """Seconds between calls."""
-
-    def __init__(self) -> None:
-        self._last = time.perf_counter()
-
-    def lap(self) -> float:
-        last, self._last = self._last, time.perf_counter()
-        return self._last - last
 
 
 def _seconds(lines: Iterable[dict[str, Any]]) -> float:

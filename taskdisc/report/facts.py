@@ -21,11 +21,11 @@ from taskdisc.discovery.folder import (
     TRIALS,
     folder_settings,
 )
-from taskdisc.discovery.loop import Trial, best_different
+from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SCHEMA
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.journal import read_journal
-from taskdisc.labelings import evenly, from_hex, key, read_arrays
+from taskdisc.labelings import best_different, evenly, from_hex, key, read_arrays
 
 MOST_POSITIVES, MOST_NEGATIVES = 60, 20
 """Images of a labeling that the report pictures; the gallery shows all that there are."""
@@ -255,12 +255,17 @@ def read_facts(folder: Path) -> Facts:
     )
     if (folder / RESULT).exists():
         facts = _with_result(facts, evidence)
-    n_all = len(facts.candidates) * confirm.n_splits + confirm.n_random * confirm.random_splits
+    n_all = len(facts.candidates) * confirm.n_splits + settings.n_random * confirm.random_splits
     return replace(facts, n_trainings=(n_done, n_all))
 
 
 def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Candidate, ...]:
-    """What the search would confirm if it stopped here, in the order of what it saw."""
+    """What the search would confirm if it stopped here, in the order of what it saw.
+
+    But for labelings to stay away from, which may not be there any more.
+    """
+    labelings = [trial.labeling for trial in trials]
+    order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
     return tuple(
         Candidate(
             number=number,
@@ -271,7 +276,7 @@ def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Can
             evidence=None,
         )
         for number, trial in enumerate(
-            best_different(trials, settings.tasks, settings.min_ablation), start=1
+            best_different(labelings, order, settings.tasks, settings.min_ablation), start=1
         )
     )
 
@@ -287,15 +292,14 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
                 "make the page with the version of taskdisc that made the run."
             )
         # The journal numbers the candidates in the order in which the search chose them.
-        tasks = sorted(result["tasks"], key=lambda task: (-task["seen"], task["trial"]))
+        tasks = sorted(result["tasks"], key=lambda task: int(task["chosen"]))
         threshold = float(result["threshold"])
         seconds = {stage: float(result["seconds"][stage]) for stage in facts.seconds}
-        # Runs of the first version know nothing of classes that came back.
         recovered = {
             target: Recovered(
                 tuple(map(str, row["classes"])), int(row["n_classes"]), int(row["n_by_candidates"])
             )
-            for target, row in result.get("recovered", {}).items()
+            for target, row in result["recovered"].items()
         }
     with _reading(folder / EVIDENCE):
         lines = {(line["kind"], line["index"]): line for line in evidence}
@@ -340,7 +344,7 @@ def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any], n_images: int) 
         positives=tuple(positives),
         key=key(labeling),
         known_classes=task["known_classes"],
-        match={target: _match(row) for target, row in task.get("match", {}).items()},
+        match={target: _match(row) for target, row in task["match"].items()},
         evidence=Evidence(
             mean=float(confirmed["mean"]),
             sem=float(confirmed["sem"]),

@@ -12,8 +12,8 @@ from taskdisc.config import (
     Settings,
     settings_from,
 )
-from taskdisc.discovery.loop import best_different, run_trials
-from taskdisc.discovery.run import SCORERS, load_with_held_out
+from taskdisc.discovery.run import find, load_with_held_out
+from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.journal import MemoryJournal
@@ -35,9 +35,7 @@ class AgreementStudySettings(Settings):
     n_found: int = Field(3, ge=0)  # the best of a search, different from each other
     n_class: int = Field(10, ge=0)  # some classes against the others, drawn
     # Settings of the search that finds; images, ratio and seed are the study's.
-    search: dict[str, Any] = Field(
-        {"proposer": "swap", "scorer": "closed-form", "kernel": "rbf", "budget": 100}
-    )
+    search: dict[str, Any] = Field({})
     agreement: AgreementSettings = AgreementSettings(n_random=10)
     seed: int = Field(0, ge=0)
 
@@ -46,7 +44,13 @@ def run(settings: AgreementStudySettings, pool: Pool, progress: Progress) -> Ans
     """Agreement score and kappa of found, class and random labelings, per class ratio."""
     searches = {
         ratio: settings_from(
-            SearchSettings, {**settings.search, "ratio": ratio, "seed": settings.seed}
+            SearchSettings,
+            {
+                **settings.search,
+                "ratio": ratio,
+                "seed": settings.seed,
+                "tasks": max(settings.n_found, 1),
+            },
         )
         for ratio in settings.ratios
     }
@@ -97,9 +101,8 @@ def found_labelings(
     """The best `n` different labelings of a search, uint8 [n, n_images]; fewer if it has fewer."""
     if not n:
         return np.empty((0, len(images)), dtype=np.uint8)
-    scorer = SCORERS[settings.scorer](images, settings, pool)
-    trials = run_trials(settings, images, scorer, MemoryJournal(), progress)
-    return np.stack([trials[i].labeling for i in best_different(trials, n, settings.min_ablation)])
+    found = find(Space(images, settings), pool, MemoryJournal(), MemoryJournal(), progress)
+    return np.stack([found.trials[i].labeling for i in found.candidates])
 
 
 def class_labelings(images: ImageSet, settings: AgreementStudySettings, ratio: int) -> np.ndarray:

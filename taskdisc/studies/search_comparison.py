@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import Field
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
-from taskdisc.discovery.loop import run_trials
-from taskdisc.discovery.run import SCORERS, load_selected
+from taskdisc.discovery.run import find, load_selected
+from taskdisc.discovery.space import Space
 from taskdisc.images import ImageSet
 from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import n_positives, random_labelings
@@ -21,6 +21,11 @@ from taskdisc.taskness.score import TrainedScorer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+SOURCE = SearchSettings(
+    proposer="TwoPointsDE", scorer="trained", budget=4000, protocol=protocol_from("source")
+)
+"""The source work's search."""
 
 FRESH = 1_000_003
 """Added to the seed for the confirming splits, so that no search has used them."""
@@ -34,7 +39,7 @@ class ComparisonSettings(Settings):
     searches: dict[str, SearchSettings] = Field(
         min_length=1,
         default={
-            "source": SearchSettings(budget=4000, protocol=protocol_from("source")),
+            "source": SOURCE,
             "default": SearchSettings(),
         },
     )
@@ -98,14 +103,13 @@ def _best(
 ) -> dict[str, Any]:
     """The labeling that a search likes best, what it saw in it, and its wall time [s]."""
     start = time.perf_counter()
-    scorer = SCORERS[settings.scorer](images, settings, pool)
-    trials = run_trials(settings, images, scorer, MemoryJournal(), progress)
+    found = find(Space(images, settings), pool, MemoryJournal(), MemoryJournal(), progress)
     seconds = time.perf_counter() - start
-    best = max(trials, key=lambda trial: trial.taskness)
+    best = found.trials[found.candidates[0]]
     return {
         "labeling": best.labeling,
         "seen": best.taskness,
-        "labelings": len(trials),
+        "labelings": len(found.trials),
         "seconds": round(seconds, 3),
     }
 

@@ -1,120 +1,177 @@
 """Taskness without training: leave-one-out kernel ridge regression, a quadratic form in the labels.
 
-With K the kernel matrix, H = K (K + λI)⁻¹ and z the centred labeling, the leave-one-out residual
-of image i is ((I − H) z)_i / (1 − H_ii), so the residuals of all images are one fixed matrix times
-the labeling: A z with A = diag(1 / (1 − H_ii)) (I − H). At a fixed number of positives the squared
-error is z'Qz with Q = A'A, and that of the baseline, which predicts the mean of the other labels,
-is a constant. Hence a labeling is scored by one product, and the effect of swapping a positive for
-a negative follows from Qz alone.
+With K the kernel matrix, C = λ (K + λI)⁻¹ and z the labeling minus its mean, the residual of image
+i when the regression is fitted without it is (Cz)_i / C_ii, plus a term for the mean, which is
+that of the others (Allen 1974, "The relationship between variable selection and data augmentation";
+Rasmussen & Williams 2006, eq. 5.12). So the residuals of all images are one fixed matrix times the
+labeling, Az, and their squared sum is z'Qz with Q = A'A. The baseline predicts the mean of the
+other labels; at a fixed number of positives its error is a constant. Hence labelings are scored by
+one matrix product, and the effect of swapping a positive for a negative follows from Qz alone.
+
+How 1 − error / baseline error relates to taskness: with predictions q + δ of probability around
+the rate q of positives, cross-entropy is H(q) − δ (y − q) / (q (1 − q)) + δ² / (2 q (1 − q)) to
+second order, and its mean H(q) (1 − R² / (2 H(q))), where R² is 1 − squared error / that of q. So
+near 0 taskness is R² / (2 H(q)) with H in nats: 1.00 R² at 1:4, 0.72 R² at 1:1, 1.54 R² at 1:9; and
+where a labeling is solved both are 1. `docs/experiments.md` has the relation measured.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
+from taskdisc.taskness.kernels import Kernel, make_kernel, ridge_of
 
-MOST_IMAGES = 5000
-"""Above it the dense operator, n_images² numbers, would take more than 0.2 GB a copy."""
+MOST_DENSE = 5000
+"""Images up to which all pairs are held, 0.2 GB a matrix; above, the form has low rank."""
 
+RANK = 1000
+"""Rank above `MOST_DENSE` images where none is set."""
 
-def linear_kernel(features: np.ndarray) -> np.ndarray:
-    """Inner products [n_images, n_images] of features [n_images, n_features], mean diagonal 1."""
-    kernel = features @ features.T
-    return kernel / max(np.trace(kernel) / len(kernel), 1e-12)
-
-
-def rbf_kernel(features: np.ndarray) -> np.ndarray:
-    """exp(−d² / median d²) of features [n_images, n_features]: the median heuristic."""
-    norms = (features**2).sum(axis=1)
-    distances = np.maximum(norms[:, None] + norms[None] - 2 * features @ features.T, 0)
-    off_diagonal = distances[~np.eye(len(features), dtype=bool)]
-    return np.exp(-distances / max(float(np.median(off_diagonal)), 1e-12))
+CHUNK = 2000
+"""Images that are compared with the landmarks at a time."""
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """One row of `KERNELS`: a kernel of standardised pixels and the ridge that goes with it."""
+class Quadratic(Protocol):
+    """Q [n_images, n_images], positive semi-definite, without having to hold it."""
 
-    of: Callable[[np.ndarray], np.ndarray]
-    ridge: float
+    diagonal: np.ndarray  # of Q [n_images]
 
+    def product(self, z: np.ndarray) -> np.ndarray:
+        """z Q for rows z [n, n_images]."""
 
-# The ridges are those whose scores agree best with trained taskness on the panel of the study
-# `score-reliability` (CIFAR-100, 50 images, 1:4): Spearman 0.85 for linear, 0.83 for rbf, with
-# 40 trainings of 100 steps per labeling.
-KERNELS: dict[str, Kernel] = {
-    "linear": Kernel(linear_kernel, 3.0),
-    "rbf": Kernel(rbf_kernel, 2.0),
-}
+    def columns(self, images: np.ndarray) -> np.ndarray:
+        """Rows Q_i of the given images [n], as [n, n_images]."""
+
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """Q_ij for all pairs of rows [n, k] and columns [n, m] of other images, as [n, k, m]."""
 
 
-class ClosedForm:
-    """The leave-one-out operator of one image set and kernel.
+class Dense:
+    """All pairs of images: memory and time of setting up grow as n_images² and n_images³."""
 
-    Attributes:
-        residual: A [n_images, n_images]: leave-one-out residuals are A times a centred labeling.
-        q: Q = A'A [n_images, n_images].
+    def __init__(self, kernel: Kernel, n_images: int, ridge: float) -> None:
+        every = kernel.describe(np.arange(n_images))
+        matrix = kernel.compare(every, every)
+        matrix[np.diag_indices(n_images)] += ridge
+        residual = ridge * np.linalg.inv(matrix)  # C
+        residual /= np.diag(residual)[:, None].copy()
+        residual[np.diag_indices(n_images)] += residual.sum(axis=1) / (n_images - 1)
+        self.residual = residual  # A
+        self.q = residual.T @ residual
+        self.diagonal = np.diag(self.q)
+
+    def product(self, z: np.ndarray) -> np.ndarray:
+        return z @ self.q
+
+    def columns(self, images: np.ndarray) -> np.ndarray:
+        return self.q[images]
+
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return self.q[rows[:, :, None], columns[:, None, :]]
+
+
+class LowRank:
+    """The kernel through landmarks: memory n_images · rank, time n_images · rank².
+
+    K is replaced by ΦΦ' with Φ = K_nm K_mm^(-1/2) over m landmark images (Williams & Seeger 2001,
+    "Using the Nyström method to speed up kernel machines"). Then C = I − UU' with
+    U = Φ (Φ'Φ + λI)^(-1/2) [n_images, rank], A = diag(e) − diag(1/d) UU' with d the diagonal of C
+    and e = 1/d + the term for the mean, and Q follows by products with U alone.
     """
 
-    def __init__(self, image_set: ImageSet, kernel: str = "linear") -> None:
-        if kernel not in KERNELS:
-            raise SettingError(
-                f"`kernel` must be a known kernel, got {kernel!r}; {did_you_mean(kernel, KERNELS)}"
-            )
-        n = len(image_set)
-        if n > MOST_IMAGES:
-            raise ImageSetError(
-                f"the closed form must have at most {MOST_IMAGES} images, got {n}; "
-                "select fewer with `images.n_images`."
-            )
-        row = KERNELS[kernel]
-        matrix = row.of(_pixels(image_set))
-        # I − H = λ (K + λI)⁻¹
-        complement = row.ridge * np.linalg.inv(matrix + row.ridge * np.eye(n))
-        self.residual = complement / np.diag(complement)[:, None]
-        self.q = self.residual.T @ self.residual
+    def __init__(self, kernel: Kernel, n_images: int, ridge: float, landmarks: np.ndarray) -> None:
+        described = kernel.describe(landmarks)
+        root = _inverse_root(kernel.compare(described, described))
+        phi = np.empty((n_images, root.shape[1]), dtype=np.float32)
+        for start in range(0, n_images, CHUNK):
+            part = np.arange(start, min(start + CHUNK, n_images))
+            phi[part] = kernel.compare(kernel.describe(part), described) @ root
+        gram = (phi.T @ phi).astype(np.float64)
+        gram[np.diag_indices(len(gram))] += ridge
+        back = np.linalg.inv(np.linalg.cholesky(gram)).T.astype(np.float32)
+        for start in range(0, n_images, CHUNK):  # in place: a second U would double the memory
+            phi[start : start + CHUNK] = phi[start : start + CHUNK] @ back
+        self.u = u = phi
+        norms = np.einsum("ij,ij->i", u, u).astype(np.float64)
+        d = 1 - norms
+        e = (1 + (1 - u @ u.sum(axis=0)) / (n_images - 1)) / d
+        self._w = e**2, e / d, 1 / d**2
+        self._g = (u.T * self._w[2].astype(np.float32)) @ u
+        self.diagonal = (
+            self._w[0]
+            - 2 * self._w[1] * norms
+            + np.einsum("ij,jk,ik->i", u, self._g, u, optimize=True)
+        )
 
-    def taskness(self, labelings: np.ndarray) -> np.ndarray:
-        """1 − error / baseline error [n_labelings] of labelings 0/1 [n_labelings, n_images].
+    def product(self, z: np.ndarray) -> np.ndarray:
+        w0, w1, _ = self._w
+        z32 = z.astype(np.float32)
+        s = z32 @ self.u
+        t = (z32 * w1.astype(np.float32)) @ self.u
+        return w0 * z - w1 * (s @ self.u.T) + (s @ self._g - t) @ self.u.T
 
-        Errors are squared and leave-one-out; the baseline predicts the mean of the other labels.
-        0 = no better than it, 1 = solved; a constant labeling scores 0. The same scale as trained
-        taskness, which compares cross-entropies: equal in rank at best, not in value.
-        """
-        z = labelings - labelings.mean(axis=1, keepdims=True)
-        n = labelings.shape[1]
-        error = ((z @ self.residual.T) ** 2).sum(axis=1)
-        baseline = (z**2).sum(axis=1) * (n / (n - 1)) ** 2
-        return 1 - np.divide(error, baseline, out=np.ones(len(z)), where=baseline > 0)
+    def columns(self, images: np.ndarray) -> np.ndarray:
+        w0, w1, _ = self._w
+        rows = self.u[images]
+        inner = rows @ self.u.T
+        out = (rows @ self._g) @ self.u.T - w1 * inner - w1[images][:, None] * inner
+        out[np.arange(len(images)), images] += w0[images]
+        return out
 
-    def climb(self, labeling: np.ndarray) -> np.ndarray:
-        """The labeling at which steepest swap search from `labeling` ends, uint8 [n_images].
+    def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        w1 = self._w[1]
+        a, b = self.u[rows], self.u[columns].transpose(0, 2, 1)
+        weights = w1[rows][:, :, None] + w1[columns][:, None, :]
+        return (a @ self._g) @ b - weights * (a @ b)
 
-        Swapping positive i for negative j changes z'Qz by
-        2 ((Qz)_j − (Qz)_i) + Q_ii + Q_jj − 2 Q_ij; each step takes the swap that lowers it most, of
-        the 32 positives and 32 negatives that are most promising without the last term, until none
-        does.
-        """
-        labeling = labeling.astype(np.uint8)
-        diagonal = np.diag(self.q)
-        qz = self.q @ (labeling - labeling.mean())
-        while True:
-            positives, negatives = np.flatnonzero(labeling == 1), np.flatnonzero(labeling == 0)
-            leaves = -2 * qz[positives] + diagonal[positives]
-            enters = 2 * qz[negatives] + diagonal[negatives]
-            p = np.argsort(leaves, kind="stable")[:32]
-            m = np.argsort(enters, kind="stable")[:32]
-            cross = self.q[np.ix_(positives[p], negatives[m])]
-            change = leaves[p][:, None] + enters[m][None] - 2 * cross
-            best = int(change.argmin())
-            if change.ravel()[best] > -1e-9:
-                return labeling
-            i, j = positives[p[best // len(m)]], negatives[m[best % len(m)]]
-            labeling[i], labeling[j] = 0, 1
-            qz += self.q[:, j] - self.q[:, i]
+
+def quadratic(
+    image_set: ImageSet,
+    *,
+    kernel: str,
+    ridge: float | None = None,
+    features: str = "pixels",
+    rank: int = 0,
+    seed: int = 0,
+) -> Quadratic:
+    """The Q of an image set: dense up to `MOST_DENSE` images unless a rank is given.
+
+    Args:
+        image_set: The images.
+        kernel: A key of `KERNELS`, or several joined by `+`.
+        ridge: λ, where the kernel of an image with itself is 1 on average; by default the
+            kernel's own in `KERNELS`.
+        features: What the kernels `linear` and `rbf` compare; see `features`.
+        rank: Landmarks of the low-rank form; 0: dense where that is possible, else `RANK`.
+        seed: Draws the landmarks.
+
+    Raises:
+        SettingError: no such kernel or features.
+        ImageSetError: the features do not fit the images.
+    """
+    n = len(image_set)
+    ridge = ridge_of(kernel) if ridge is None else ridge
+    compared = make_kernel(kernel, image_set, features)
+    if not rank and n <= MOST_DENSE:
+        return Dense(compared, n, ridge)
+    landmarks = np.random.default_rng(seed).permutation(n)[: rank or RANK]
+    return LowRank(compared, n, ridge, np.sort(landmarks))
+
+
+def closed_form_taskness(q: Quadratic, labelings: np.ndarray) -> np.ndarray:
+    """1 − error / baseline error [n_labelings] of labelings 0/1 [n_labelings, n_images].
+
+    Errors are squared and leave-one-out; the baseline predicts the mean of the other labels.
+    0 = no better than it, 1 = solved; a constant labeling scores 0.
+    """
+    z = labelings - labelings.mean(axis=1, keepdims=True)
+    n = labelings.shape[1]
+    error = (z * q.product(z)).sum(axis=1)
+    baseline = (z**2).sum(axis=1) * (n / (n - 1)) ** 2
+    return 1 - np.divide(error, baseline, out=np.ones(len(z)), where=baseline > 0)
 
 
 @dataclass(frozen=True)
@@ -125,24 +182,62 @@ class ClosedFormScores:
 
 
 class ClosedFormScorer:
-    """Scores labelings by the closed form, in this process: a search spends milliseconds on it."""
+    """Scores labelings by the closed form, in this process: a search spends milliseconds on it.
+
+    Args:
+        q: The form.
+        slope: Trained taskness per unit of the form's, to report it on the same scale.
+    """
 
     group = 1000
 
-    def __init__(self, image_set: ImageSet, kernel: str) -> None:
-        self._closed_form = ClosedForm(image_set, kernel)
+    def __init__(self, q: Quadratic, slope: float = 1.0) -> None:
+        self._q = q
+        self._slope = slope
 
     def score_groups(self, groups: list[np.ndarray]) -> Iterator[ClosedFormScores]:
         """Scores of each group of labelings, in order."""
         for labelings in groups:
-            yield ClosedFormScores(self._closed_form.taskness(labelings))
+            yield ClosedFormScores(self._slope * closed_form_taskness(self._q, labelings))
 
 
-def _pixels(image_set: ImageSet) -> np.ndarray:
-    """Standardised pixels [n_images, n_features], as the network sees them, in float64."""
-    import torch
+def memory(n_images: int, rank: int = 0) -> int:
+    """Bytes that `quadratic` takes at its peak, features included."""
+    features = 3 * 4 * 3072 * n_images
+    if not rank and n_images <= MOST_DENSE:
+        return features + 5 * 8 * n_images**2
+    return features + 2 * 4 * n_images * (rank or RANK)
 
-    from taskdisc.taskness.lenet import SIDE, standardised
 
-    pixels = standardised(np.asarray(image_set.resized(SIDE).images), torch.float64)
-    return pixels.flatten(1).numpy()
+def leading_vectors(
+    q: Quadratic, n_images: int, n_vectors: int, rng: np.random.Generator
+) -> np.ndarray:
+    """The directions [n_vectors, n_images] of least error: Q's smallest eigenvalues, mean 0 each.
+
+    Fewer where there are not as many. Found by products alone (Lanczos), so also at low rank.
+    """
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    def product(z: np.ndarray) -> np.ndarray:
+        z = z.ravel() - z.mean()
+        out = q.product(z[None])[0]
+        return np.asarray(out - out.mean())
+
+    # The constant direction, of eigenvalue 0 after centring, would come first: it is lifted.
+    lift = float(q.diagonal.max()) * 4
+    operator = LinearOperator(
+        (n_images, n_images),
+        matvec=lambda z: product(z) + lift * z.mean() * np.ones(n_images),
+        dtype=np.float64,
+    )
+    count = min(n_vectors, n_images - 1)
+    start = rng.standard_normal(n_images)
+    _, vectors = eigsh(operator, k=count, which="SA", v0=start, tol=1e-3)
+    return np.asarray(vectors.T)
+
+
+def _inverse_root(matrix: np.ndarray) -> np.ndarray:
+    """B [m, rank] with B'MB = I on the range of a positive semi-definite M [m, m]."""
+    values, vectors = np.linalg.eigh(matrix)
+    kept = values > 1e-9 * values[-1]
+    return np.asarray(vectors[:, kept] / np.sqrt(values[kept]))

@@ -82,6 +82,30 @@ def resolved(name: str) -> str:
     return name
 
 
+def read_array(path: str | Path, rule: str) -> np.ndarray:
+    """The numbers of a `.npy` file with two axes or more, mapped rather than read.
+
+    So that of a whole split's rows only those that are wanted are read. Objects, which only a
+    pickle could hold, cannot be mapped.
+
+    Raises:
+        SettingError: a sentence that begins with `rule`, for no such file or another content.
+    """
+    try:
+        rows: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+    except FileNotFoundError:
+        raise SettingError(f"{rule}, got '{path}', which does not exist.") from None
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        words = [*str(error).splitlines(), type(error).__name__][0]
+        raise SettingError(
+            f"{rule}, got '{path}', which cannot be read: {words.rstrip('.')}; "
+            "write it with numpy.save(path, array)."
+        ) from error
+    if rows.dtype.kind not in "fiub" or rows.ndim < 2 or 0 in rows.shape:
+        raise SettingError(f"{rule}, got {rows.dtype} {list(rows.shape)} in '{path}'.")
+    return rows
+
+
 def _parsed(name: str) -> tuple[str, str]:
     """Kind, a key of `KINDS`, and argument of a name of features."""
     if name.endswith(".npy"):
@@ -157,20 +181,7 @@ def _torchvision(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
 def _embedding(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
     path, n = Path(argument).expanduser(), len(image_set)
     rule = "`closed_form.features` must be a .npy of numbers [n_rows, n_features]"
-    try:
-        # Mapped, so that of a whole split's rows only those of the images are read. Objects, which
-        # only a pickle could hold, cannot be mapped.
-        rows: np.ndarray = np.lib.format.open_memmap(path, mode="r")
-    except FileNotFoundError:
-        raise SettingError(f"{rule}, got '{path}', which does not exist.") from None
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        words = [*str(error).splitlines(), type(error).__name__][0]
-        raise SettingError(
-            f"{rule}, got '{path}', which cannot be read: {words.rstrip('.')}; "
-            "write it with numpy.save(path, array)."
-        ) from error
-    if rows.dtype.kind not in "fiub" or rows.ndim < 2 or 0 in rows.shape:
-        raise SettingError(f"{rule}, got {rows.dtype} {list(rows.shape)} in '{path}'.")
+    rows = read_array(path, rule)
     if len(rows) != n:
         last = int(image_set.indices.max())
         if len(rows) < n or len(rows) <= last:

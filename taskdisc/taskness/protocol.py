@@ -20,6 +20,7 @@ class Protocol:
     n_splits: int = 10  # trainings per labeling
     n_folds: int = 5  # stratified: folds per repeat; random: 1/n_folds of the images validate
     common: bool = True  # the same random order and initialisations for all labelings compared
+    most_images: int = 200  # that one repeat of the splits uses, drawn afresh; 0: all of them
     n_steps: int = 0  # steps of full-batch Adam; 0: 20 for 50 images, see `steps`
     lr: float = 1e-3  # learning rate of Adam
 
@@ -29,7 +30,7 @@ class Protocol:
             raise SettingError(
                 f"`protocol.splits` must be a known kind of split, got {self.splits!r}; {cure}"
             )
-        for name, least in (("n_splits", 1), ("n_folds", 2)):
+        for name, least in (("n_splits", 1), ("n_folds", 2), ("most_images", 0)):
             value = getattr(self, name)
             if value < least:
                 raise SettingError(f"`protocol.{name}` must be at least {least}, got {value}.")
@@ -41,6 +42,13 @@ class Protocol:
         if not 0 < self.lr <= 1:
             raise SettingError(f"`protocol.lr` must be above 0 and at most 1, got {self.lr}.")
 
+    def images(self, n_images: int) -> int:
+        """Images that one repeat of the splits uses, train and validation, of a set of this size.
+
+        It bounds what a training costs; the next repeat draws others, so that all come in.
+        """
+        return min(n_images, self.most_images or n_images)
+
     def steps(self, n_images: int) -> int:
         """Steps of training on an image set of this size.
 
@@ -49,6 +57,7 @@ class Protocol:
         random labelings score above 0 (study `score-reliability`). The minimum of class labelings
         comes after about 20, 40 and 70 steps with 50, 200 and 500 images of CIFAR-100.
         """
+        n_images = self.images(n_images)
         return self.n_steps or max(10, round(20 * (n_images / 50) ** 0.5))
 
 
@@ -144,5 +153,5 @@ PROTOCOLS: dict[str, Protocol] = {
     # The default; chosen by `taskdisc study score-reliability`, see docs/experiments.md.
     "stratified": Protocol(),
     # The source work: one random 80-20 split per labeling, 100 steps of Adam at 1e-3.
-    "source": Protocol(splits="random", n_splits=1, common=False, n_steps=100),
+    "source": Protocol(splits="random", n_splits=1, common=False, n_steps=100, most_images=0),
 }

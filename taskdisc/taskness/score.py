@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -122,11 +122,14 @@ class TrainedScorer:
         check_scorable(len(image_set), protocol, pool)
         from taskdisc.taskness.lenet import SIDE
 
-        self._images = np.asarray(image_set.resized(SIDE).images)
-        self._content = image_set.content_hash()
         self._protocol = protocol
-        self._seed = seed
         self._pool = pool
+        small = image_set.resized(SIDE)
+        self._parts = [
+            (positions, _Work(np.asarray(part.images), part.content_hash(), _NONE, p, part_seed))
+            for positions, p, part_seed in _parts(protocol, len(image_set), seed)
+            for part in [small.take(positions)]
+        ]
 
     @property
     def group(self) -> int:
@@ -142,10 +145,37 @@ class TrainedScorer:
     def score_groups(self, groups: list[np.ndarray]) -> Iterator[Scores]:
         """Scores of each group of labelings, in order."""
         work = [
-            _Work(self._images, self._content, group, self._protocol, self._seed)
+            replace(part, labelings=group[:, positions])
             for group in groups
+            for positions, part in self._parts
         ]
-        return self._pool.map(_score_group, work)
+        scores = self._pool.map(_score_group, work)
+        for _ in groups:
+            yield concatenated([next(scores) for _ in self._parts], axis=1)
+
+
+_NONE = np.empty((0, 0), dtype=np.uint8)
+
+
+def _parts(protocol: Protocol, n_images: int, seed: int) -> list[tuple[np.ndarray, Protocol, int]]:
+    """Positions of the images that train and validate together, with the splits and seed of each.
+
+    One part of all images, or, where the protocol takes fewer, one for each repeat of its splits.
+    """
+    n_used = protocol.images(n_images)
+    if n_used == n_images:
+        return [(np.arange(n_images), protocol, seed)]
+    n_parts = n_repeats(protocol)
+    drawn = np.random.SeedSequence([seed, n_images]).spawn(n_parts)
+    sizes = [len(part) for part in np.array_split(np.arange(protocol.n_splits), n_parts)]
+    return [
+        (
+            np.sort(np.random.default_rng(child).permutation(n_images)[:n_used]),
+            replace(protocol, n_splits=n_splits),
+            int(child.generate_state(1)[0]),
+        )
+        for child, n_splits in zip(drawn, sizes, strict=True)
+    ]
 
 
 def check_scorable(n_images: int, protocol: Protocol, pool: Pool) -> None:
@@ -159,7 +189,7 @@ def check_scorable(n_images: int, protocol: Protocol, pool: Pool) -> None:
             f"`protocol.n_folds` must be at most the number of images, {n_images} here, "
             f"got {protocol.n_folds}."
         )
-    check_memory(n_images, pool)
+    check_memory(protocol.images(n_images), pool)
 
 
 def check_memory(n_images: int, pool: Pool) -> None:
@@ -168,23 +198,35 @@ def check_memory(n_images: int, pool: Pool) -> None:
     Raises:
         ImageSetError: they do not, where each CPU worker lays them out for itself.
     """
-    if pool.devices != ["cpu"]:
-        return
-    needed = n_images * BYTES_PER_IMAGE * pool.jobs
+    if pool.devices == ["cpu"]:
+        what = f"laying {n_images} images out for {pool.jobs} workers"
+        check_fits(n_images * BYTES_PER_IMAGE * pool.jobs, what)
+
+
+def check_fits(needed: int, what: str) -> None:
+    """Refuse what would not fit the memory of this machine.
+
+    Args:
+        needed: Bytes.
+        what: What needs them.
+
+    Raises:
+        ImageSetError: they are more than four fifths of what is installed.
+    """
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > 0.8 * installed:
         raise ImageSetError(
-            f"the image set must fit in memory, got {n_images} images, which need "
-            f"{needed / 1e9:.0f} GB for {pool.jobs} workers, and this machine has "
-            f"{installed / 1e9:.0f} GB; select fewer with `images.n_images`, or use fewer jobs."
+            f"the image set must fit in memory, but {what} needs {needed / 1e9:.0f} GB and this "
+            f"machine has {installed / 1e9:.0f} GB; select fewer with `images.n_images`, or use "
+            "fewer jobs or a lower `closed_form.rank`."
         )
 
 
-def concatenated(parts: list[Scores]) -> Scores:
-    """The scores of several groups as those of one."""
+def concatenated(parts: list[Scores], axis: int = 0) -> Scores:
+    """The scores of several groups (axis 0) or parts of the splits (axis 1) as those of one."""
     return Scores(
         *(
-            np.concatenate([getattr(part, name) for part in parts])
+            np.concatenate([getattr(part, name) for part in parts], axis=axis)
             for name in ("per_split", "baseline", "training", "validation")
         )
     )
