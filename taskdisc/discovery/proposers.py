@@ -57,8 +57,8 @@ class SwapProposer(Proposer):
     """Local optima of the closed form by swap search from random labelings, in rounds.
 
     As long as what it found holds fewer than `tasks` labelings at `min_ablation` from each other,
-    each round stays away from them. It needs no telling, so whatever scores its labelings, it
-    proposes the same.
+    each round stays away from them; a round that finds nothing new asks for more of them. It needs
+    no telling, so whatever scores its labelings, it proposes the same.
     """
 
     def __init__(self, space: Space) -> None:
@@ -70,11 +70,13 @@ class SwapProposer(Proposer):
         self._taskness = np.empty(0)
         self._seen: set[str] = set()
         self._n_asked = 0
+        self._n_wanted = space.settings.tasks
 
     def ask(self, n_labelings: int) -> np.ndarray:
         fruitless = 0
         while len(self._found) - self._n_asked < n_labelings and fruitless < FRUITLESS:
             fruitless = 0 if self._round() else fruitless + 1
+            self._n_wanted += self._space.settings.tasks if fruitless else 0
         asked = self._found[self._n_asked : self._n_asked + n_labelings]
         self._n_asked += len(asked)
         return asked
@@ -91,8 +93,8 @@ class SwapProposer(Proposer):
         space = self._space
         q, away, s = space.quadratic, space.known, space.settings
         order = np.argsort(-self._taskness, kind="stable").tolist()
-        chosen = best_different(self._found, order, s.tasks, s.min_ablation, space.known)
-        if len(chosen) < s.tasks:
+        chosen = best_different(self._found, order, self._n_wanted, s.min_ablation, space.known)
+        if len(chosen) < self._n_wanted:
             away = np.concatenate([away, self._found[chosen]])
         ends = descend(q, self.starts(self._n_starts), away)
         names = [key(labeling) for labeling in ends]

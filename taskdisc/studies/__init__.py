@@ -12,7 +12,7 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.files import write_atomic
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies import agreement, score_reliability, search_comparison
+from taskdisc.studies import agreement, closed_form, score_reliability, search_comparison
 from taskdisc.studies.study import FinishedStudy, Study
 
 STUDIES: dict[str, Study] = {
@@ -25,6 +25,11 @@ STUDIES: dict[str, Study] = {
         "how much of a score is noise, and how many trainings make it reliable?",
         score_reliability.ReliabilitySettings,
         score_reliability.run,
+    ),
+    "closed-form": Study(
+        "which kernel and ridge agree best with trained taskness?",
+        closed_form.ClosedFormStudySettings,
+        closed_form.run,
     ),
     "search-comparison": Study(
         "which search finds the most learnable labeling, and how soon?",

@@ -20,14 +20,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class ReliabilitySettings(Settings):
-    """The panel, and the protocols that are compared on it."""
+class PanelSettings(Settings):
+    """Labelings of all kinds, from the unlearnable to the learnable, over some images."""
 
     images: ImagesSettings = ImagesSettings()
     ratio: int = Field(4, ge=1)  # negatives to one positive
     n_random: int = Field(60, ge=3)  # random labelings
     n_components: int = Field(20, ge=0)  # principal components, their highest entries positive
     n_swapped: int = Field(50, ge=0)  # class labelings with 1 to 5 positives swapped
+    seed: int = Field(0, ge=0)
+
+
+class ReliabilitySettings(PanelSettings):
+    """The panel, and the protocols that are compared on it."""
+
     trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
     protocols: dict[str, Protocol] = Field(
         min_length=1,
@@ -37,7 +43,6 @@ class ReliabilitySettings(Settings):
             "source": protocol_from("source"),
         },
     )
-    seed: int = Field(0, ge=0)
 
     @field_validator("protocols", mode="before")
     @classmethod
@@ -83,9 +88,9 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
                     "protocol": name,
                     "trainings": n,
                     "steps": settings.protocols[name].steps(len(images)),
-                    "spearman": _spearman(a, b),
-                    "spearman_sd": _bootstrap_sd(a, b, rng),
-                    "with_100_steps": _spearman(a, scored[long[0]][1].mean(axis=1))
+                    "spearman": spearman(a, b),
+                    "spearman_sd": bootstrap_sd(a, b, rng),
+                    "with_100_steps": spearman(a, scored[long[0]][1].mean(axis=1))
                     if long
                     else float("nan"),
                     "random_mean": float(random.mean()),
@@ -97,11 +102,12 @@ def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer
     return Answer(table, _reading(table), {"reliability": _draw(table)})
 
 
-def make_panel(images: ImageSet, settings: ReliabilitySettings) -> tuple[np.ndarray, np.ndarray]:
+def make_panel(images: ImageSet, settings: PanelSettings) -> tuple[np.ndarray, np.ndarray]:
     """The labelings uint8 [n_labelings, n_images] of the panel and the kind of each.
 
     Random labelings; principal components of the pixels, thresholded to the ratio; the class
-    labelings that have the ratio's number of positives; those with 1 to 5 positives swapped.
+    labelings that have the ratio's number of positives; those with 1 to 5 positives swapped. Each
+    labeling once: a coarse class may hold the images of a fine one.
     """
     rng = np.random.default_rng([settings.seed, 1])
     n_images = len(images)
@@ -131,19 +137,21 @@ def make_panel(images: ImageSet, settings: ReliabilitySettings) -> tuple[np.ndar
         "swapped": swapped,
     }
     kinds = np.repeat(list(by_kind), [len(labelings) for labelings in by_kind.values()])
-    return np.array([row for labelings in by_kind.values() for row in labelings]), kinds
+    panel = np.array([row for labelings in by_kind.values() for row in labelings])
+    first = np.sort(np.unique(panel, axis=0, return_index=True)[1])
+    return panel[first], kinds[first]
 
 
-def _spearman(a: np.ndarray, b: np.ndarray) -> float:
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
     from scipy.stats import spearmanr
 
     return float(spearmanr(a, b).statistic)
 
 
-def _bootstrap_sd(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, n: int = 200) -> float:
+def bootstrap_sd(a: np.ndarray, b: np.ndarray, rng: np.random.Generator, n: int = 200) -> float:
     """Standard deviation of the correlation over resampled panels."""
     draws = rng.integers(0, len(a), (n, len(a)))
-    return float(np.std([_spearman(a[draw], b[draw]) for draw in draws], ddof=1))
+    return float(np.std([spearman(a[draw], b[draw]) for draw in draws], ddof=1))
 
 
 def _reading(table: list[dict[str, Any]]) -> str:

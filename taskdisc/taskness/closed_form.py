@@ -174,6 +174,33 @@ def closed_form_taskness(q: Quadratic, labelings: np.ndarray) -> np.ndarray:
     return 1 - np.divide(error, baseline, out=np.ones(len(z)), where=baseline > 0)
 
 
+def taskness_on_splits(
+    kernel: Kernel, labelings: np.ndarray, ridge: float, masks: np.ndarray
+) -> np.ndarray:
+    """The same on the splits of a protocol instead of leaving one image out [n_labelings].
+
+    With C = (K + λI)⁻¹ and z the labeling minus its mean on the train split, the residuals on the
+    validation split V are C_VV⁻¹ (Cz)_V; one minus their squared sum over that of z_V is averaged
+    over the splits. A split belongs to its labeling, so nothing of it serves a search.
+
+    Args:
+        kernel: Compares the images.
+        labelings: 0/1 [n_labelings, n_images].
+        ridge: λ.
+        masks: Which images validate, bool [n_labelings, n_splits, n_images].
+    """
+    n = labelings.shape[1]
+    every = kernel.describe(np.arange(n))
+    inverse = np.linalg.inv(kernel.compare(every, every) + ridge * np.eye(n))
+    scores = np.empty(masks.shape[:2])
+    for i, labeling in enumerate(labelings):
+        for j, mask in enumerate(masks[i]):
+            z = labeling - labeling[~mask].mean()
+            residual = np.linalg.solve(inverse[np.ix_(mask, mask)], (inverse @ z)[mask])
+            scores[i, j] = 1 - (residual**2).sum() / max(float((z[mask] ** 2).sum()), 1e-12)
+    return scores.mean(axis=1)
+
+
 @dataclass(frozen=True)
 class ClosedFormScores:
     """Taskness by the closed form [n_labelings]."""

@@ -1,0 +1,121 @@
+"""Which kernel and ridge agree best with trained taskness? The panel of `score-reliability`."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from taskdisc.discovery.run import load_selected
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.score_reliability import PanelSettings, bootstrap_sd, make_panel, spearman
+from taskdisc.studies.study import Answer
+from taskdisc.taskness.closed_form import Dense, closed_form_taskness, taskness_on_splits
+from taskdisc.taskness.kernels import KERNELS, make_kernel
+from taskdisc.taskness.protocol import protocol_from
+from taskdisc.taskness.score import TrainedScorer, splits_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ClosedFormStudySettings(PanelSettings):
+    """The panel, over one or more image sets, and the closed forms that are compared on it."""
+
+    image_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    trainings: int = Field(40, ge=1)  # per labeling
+    kernels: tuple[str, ...] = Field((*KERNELS, "linear+tangent"), min_length=1)
+    ridges: tuple[Annotated[float, Field(gt=0)], ...] = Field((1, 3, 10, 30, 100), min_length=1)
+    features: str = "pixels"
+
+
+def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> Answer:
+    """Correlation of closed forms with trained taskness, per image set, kernel and ridge.
+
+    Left out one at a time, as in a search, and on the very splits of the first ten trainings.
+    `slope` is that of trained taskness on the closed form through 0; `noise_limit` what the
+    correlation of a perfect predictor would be, from two halves of the trainings.
+    """
+    protocol = replace(protocol_from("stratified"), n_splits=settings.trainings)
+    rng = np.random.default_rng(settings.seed)
+    table = []
+    for image_seed in settings.image_seeds:
+        images = load_selected(settings.images.model_copy(update={"seed": image_seed}), progress)
+        panel, kinds = make_panel(images, settings)
+        progress.start(f"train, images {image_seed}", len(panel), "labelings")
+        parts = []
+        for part in TrainedScorer(images, protocol, settings.seed, pool).score(panel):
+            parts.append(part.per_split)
+            progress.advance(len(part.per_split))
+        progress.finish()
+        per_split = np.concatenate(parts)
+        trained = per_split.mean(axis=1)
+        halves = spearman(per_split[:, ::2].mean(axis=1), per_split[:, 1::2].mean(axis=1))
+        few = replace(protocol, n_splits=min(10, settings.trainings))
+        masks = np.stack([splits_of(few, labeling, settings.seed)[0] for labeling in panel])
+        for name in settings.kernels:
+            kernel = make_kernel(name, images, settings.features)
+            for ridge in settings.ridges:
+                score = closed_form_taskness(Dense(kernel, len(images), ridge), panel)
+                on_splits = taskness_on_splits(kernel, panel, ridge, masks)
+                planned = kinds != "random"
+                table.append(
+                    {
+                        "images_seed": image_seed,
+                        "kernel": name,
+                        "ridge": ridge,
+                        "spearman": spearman(score, trained),
+                        "spearman_sd": bootstrap_sd(score, trained, rng),
+                        "not_random": spearman(score[planned], trained[planned]),
+                        "pearson": float(np.corrcoef(score, trained)[0, 1]),
+                        "on_splits": spearman(on_splits, trained),
+                        "slope": float(score @ trained / (score @ score)),
+                        # Spearman & Brown: from half of the trainings to all of them.
+                        "noise_limit": float(np.sqrt(2 * halves / (1 + halves))),
+                        "n_labelings": len(panel),
+                    }
+                )
+    return Answer(table, _reading(table, settings), {"closed-form": _draw(table)})
+
+
+def _means(table: list[dict[str, Any]]) -> dict[tuple[str, float], float]:
+    """Mean correlation over the image sets, by kernel and ridge."""
+    cells = dict.fromkeys((row["kernel"], row["ridge"]) for row in table)
+    return {
+        cell: float(
+            np.mean([row["spearman"] for row in table if (row["kernel"], row["ridge"]) == cell])
+        )
+        for cell in cells
+    }
+
+
+def _reading(table: list[dict[str, Any]], settings: ClosedFormStudySettings) -> str:
+    means = _means(table)
+    (kernel, ridge), best = max(means.items(), key=lambda item: item[1])
+    rows = [row for row in table if (row["kernel"], row["ridge"]) == (kernel, ridge)]
+    each = ", ".join(f"{row['spearman']:.3f} ± {row['spearman_sd']:.3f}" for row in rows)
+    return (
+        f"Of {len(means)} closed forms, '{kernel}' at ridge {ridge:g} agrees best with the "
+        f"taskness of {settings.trainings} trainings: Spearman {best:.3f} on average ({each} ± "
+        f"bootstrap s.d. per image set of {rows[0]['n_labelings']} labelings; "
+        f"{np.mean([row['noise_limit'] for row in rows]):.3f} is what noise allows)."
+    )
+
+
+def _draw(table: list[dict[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    means = _means(table)
+    for name in dict.fromkeys(kernel for kernel, _ in means):
+        ridges = [ridge for kernel, ridge in means if kernel == name]
+        axes.plot(ridges, [means[name, ridge] for ridge in ridges], marker="o", label=name)
+    axes.set_xscale("log")
+    axes.set_xlabel("ridge")
+    axes.set_ylabel("Spearman correlation with trained taskness")
+    axes.set_ylim(0, 1)
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
