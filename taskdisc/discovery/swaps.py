@@ -79,7 +79,7 @@ def _blocks(q: Avoiding, y: np.ndarray) -> np.ndarray:
     """Swap the m most promising images on each side at once, m halving whenever that fails."""
     y = y.copy()
     n_pos = int(y[0].sum())
-    size = np.full(len(y), min(n_pos, y.shape[1] - n_pos) // 2)
+    size = np.full(len(y), max(min(n_pos, y.shape[1] - n_pos) // 2, 1))
     qz = q.half_gradient(y)
     value = (y * qz).sum(axis=1)
     while (active := np.flatnonzero(size)).size:
