@@ -1,5 +1,6 @@
 """The settings of a command: typed, frozen, read once from defaults, a YAML file and `--set`."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -158,6 +159,12 @@ class SearchSettings(Settings):
         return (
             self.scorer != "trained" or self.proposer in ("swap", "spectral") or self.warm_start > 0
         )
+
+    @property
+    def n_trained(self) -> int:
+        """Labelings that the search trains on, before confirmation."""
+        share = {"closed-form": 0.0, "two-stage": self.train_share, "trained": 1.0}[self.scorer]
+        return math.ceil(share * self.budget)
 
     @property
     def n_random(self) -> int:

@@ -13,8 +13,8 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.labelings import best_different, encode, key, random_labelings
 from taskdisc.taskness.closed_form import closed_form_taskness, leading_vectors
 
-FRUITLESS = 10
-"""Rounds of swap search in a row that find nothing new, after which it has run dry."""
+FRUITLESS = 4
+"""Rounds of swap search in a row that find nothing better, after which it has run dry."""
 
 N_VECTORS = 32
 """Leading eigenvectors from which `spectral` starts; all but one where there are fewer images."""
@@ -56,9 +56,9 @@ class RandomProposer(Proposer):
 class SwapProposer(Proposer):
     """Local optima of the closed form by swap search from random labelings, in rounds.
 
-    As long as what it found holds fewer than `tasks` labelings at `min_ablation` from each other,
-    each round stays away from them; a round that finds nothing new asks for more of them. It needs
-    no telling, so whatever scores its labelings, it proposes the same.
+    What it wants is as many labelings at `min_ablation` from each other as will be confirmed, or
+    trained on. As long as it has fewer, each round stays away from those it has; it has run dry
+    when some rounds in a row have not changed them. It needs no telling.
     """
 
     def __init__(self, space: Space) -> None:
@@ -70,13 +70,13 @@ class SwapProposer(Proposer):
         self._taskness = np.empty(0)
         self._seen: set[str] = set()
         self._n_asked = 0
-        self._n_wanted = space.settings.tasks
+        self._n_wanted = max(space.settings.tasks, space.settings.n_trained)
+        self._different: list[int] = []  # positions in `_found`
+        self._fruitless = 0
 
     def ask(self, n_labelings: int) -> np.ndarray:
-        fruitless = 0
-        while len(self._found) - self._n_asked < n_labelings and fruitless < FRUITLESS:
-            fruitless = 0 if self._round() else fruitless + 1
-            self._n_wanted += self._space.settings.tasks if fruitless else 0
+        while len(self._found) - self._n_asked < n_labelings and self._fruitless < FRUITLESS:
+            self._round()
         asked = self._found[self._n_asked : self._n_asked + n_labelings]
         self._n_asked += len(asked)
         return asked
@@ -88,14 +88,11 @@ class SwapProposer(Proposer):
         """Where the next round begins, uint8 [n_labelings, n_images]."""
         return random_labelings(n_labelings, self._space.n_images, self._space.n_pos, self._rng)
 
-    def _round(self) -> int:
-        """Search from new starts; returns how many labelings were not known before."""
-        space = self._space
-        q, away, s = space.quadratic, space.known, space.settings
-        order = np.argsort(-self._taskness, kind="stable").tolist()
-        chosen = best_different(self._found, order, self._n_wanted, s.min_ablation, space.known)
-        if len(chosen) < self._n_wanted:
-            away = np.concatenate([away, self._found[chosen]])
+    def _round(self) -> None:
+        space, q = self._space, self._space.quadratic
+        away = space.known
+        if len(self._different) < self._n_wanted:
+            away = np.concatenate([away, self._found[self._different]])
         ends = descend(q, self.starts(self._n_starts), away)
         names = [key(labeling) for labeling in ends]
         new = {k: row for k, row in zip(names, ends, strict=True) if k not in self._seen}
@@ -106,7 +103,11 @@ class SwapProposer(Proposer):
             self._seen.update(new)
             self._found = np.concatenate([self._found, rows[order]])
             self._taskness = np.concatenate([self._taskness, taskness[order]])
-        return len(new)
+        order = np.argsort(-self._taskness, kind="stable")
+        least = space.settings.min_ablation
+        best = best_different(self._found, order.tolist(), self._n_wanted, least, space.known)
+        self._fruitless = self._fruitless + 1 if best == self._different else 0
+        self._different = best
 
 
 class SpectralProposer(SwapProposer):

@@ -101,7 +101,7 @@ class SearchResult:
         measured = closed_form.measured
         return {
             **closed_form.model_dump(),
-            "ridge": closed_form.ridge or ridge_of(closed_form.kernel),
+            "ridge": closed_form.ridge or ridge_of(closed_form.kernel, closed_form.features),
             "measured": asdict(measured) if measured else None,
         }
 

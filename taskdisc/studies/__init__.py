@@ -12,7 +12,14 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.files import write_atomic
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies import agreement, closed_form, score_reliability, search_comparison
+from taskdisc.studies import (
+    agreement,
+    class_recovery,
+    closed_form,
+    noise,
+    score_reliability,
+    search_comparison,
+)
 from taskdisc.studies.study import FinishedStudy, Study
 
 STUDIES: dict[str, Study] = {
@@ -30,6 +37,16 @@ STUDIES: dict[str, Study] = {
         "which kernel and ridge agree best with trained taskness?",
         closed_form.ClosedFormStudySettings,
         closed_form.run,
+    ),
+    "class-recovery": Study(
+        "how many classes does a search find again, without ever seeing one?",
+        class_recovery.RecoverySettings,
+        class_recovery.run,
+    ),
+    "noise": Study(
+        "how often does a search find a task where there is nothing to find?",
+        noise.NoiseSettings,
+        noise.run,
     ),
     "search-comparison": Study(
         "which search finds the most learnable labeling, and how soon?",

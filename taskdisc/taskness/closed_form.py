@@ -153,7 +153,7 @@ def quadratic(
         ImageSetError: the features do not fit the images.
     """
     n = len(image_set)
-    ridge = ridge_of(kernel) if ridge is None else ridge
+    ridge = ridge_of(kernel, features) if ridge is None else ridge
     compared = make_kernel(kernel, image_set, features)
     if not rank and n <= MOST_DENSE:
         return Dense(compared, n, ridge)

@@ -1,0 +1,89 @@
+"""How often does a search find a task where there is nothing to find? Images of pure noise."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field
+
+from taskdisc.config import SearchSettings, Settings
+from taskdisc.discovery.run import run_search
+from taskdisc.images import ImageSet
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.study import Answer
+from taskdisc.taskness.lenet import SIDE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class NoiseSettings(Settings):
+    """The image sets of noise, and the search that looks for tasks in each."""
+
+    n_sets: int = Field(20, ge=1)
+    n_images: int = Field(50, ge=10)
+    # Small confirmations, for there are many of them; images, ratio and seed are the study's.
+    search: SearchSettings = SearchSettings.model_validate(
+        {"tasks": 1, "confirm": {"n_splits": 20, "n_random": 60, "random_splits": 5}}
+    )
+    seed: int = Field(0, ge=0)
+
+
+def run(settings: NoiseSettings, pool: Pool, progress: Progress) -> Answer:
+    """A whole search per image set, and what it reports: tasks, confirmed taskness, random ones.
+
+    Every pixel is drawn by itself and uniformly, so no labeling can be generalised on and every
+    task that is reported is false. The rule lets through 5 % of them.
+    """
+    table = []
+    for number in range(settings.n_sets):
+        rng = np.random.default_rng([settings.seed, number])
+        pixels = rng.integers(0, 256, (settings.n_images, SIDE, SIDE, 3), dtype=np.uint8)
+        search = settings.search.model_copy(update={"seed": settings.seed + number})
+        result = run_search(ImageSet("noise", pixels), search, pool, progress=progress)
+        evidence = result.confirmation
+        table.append(
+            {
+                "set": number,
+                "tasks": int(evidence.is_task.sum()),
+                "put_forward": len(evidence.mean),
+                "seen": max(result.trials[i].taskness for i in result.candidates),
+                "confirmed": float(evidence.mean[0]),
+                "confirmed_sem": float(evidence.sem[0]),
+                "random_mean": float(evidence.random.mean()),
+                "random_sd": float(evidence.random.std(ddof=1)),
+                "threshold": evidence.threshold,
+            }
+        )
+    return Answer(table, _reading(table), {"noise": _draw(table)})
+
+
+def _reading(table: list[dict[str, Any]]) -> str:
+    n = len(table)
+    n_false = sum(row["tasks"] > 0 for row in table)
+    gap = np.array([row["confirmed"] - row["random_mean"] for row in table])
+    sem = f" ± {gap.std(ddof=1) / n**0.5:.3f}" if n > 1 else ""
+    return (
+        f"{n_false} of {n} image sets of noise report a task ({100 * n_false / n:.0f} %). The best "
+        f"labeling's confirmed taskness exceeds that of random labelings by {gap.mean():.3f}{sem}."
+    )
+
+
+def _draw(table: list[dict[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.errorbar(
+        [row["random_mean"] for row in table],
+        [row["confirmed"] for row in table],
+        xerr=[row["random_sd"] for row in table],
+        yerr=[row["confirmed_sem"] for row in table],
+        fmt="o",
+        alpha=0.5,
+    )
+    axes.axline((0, 0), slope=1, color="grey", linestyle="--")
+    axes.set_xlabel("taskness of random labelings (mean and s.d.)")
+    axes.set_ylabel("confirmed taskness of the best found (± s.e.)")
+    axes.grid(alpha=0.3)
+    return figure
