@@ -43,17 +43,18 @@ def most(n_images: int, ratio: int, min_ablation: float) -> int | None:
         (100, 9, 1.0, 10),
         (30, 2, 1.0, 3),
         (7, 6, 1.0, 7),
-        # The seven lines of the Fano plane's complement: 7 sets of 4 of 7, sharing 2; one of 8 is
-        # left out of each. At 1:1 these are the Hadamard matrix's rows, and there are no more.
+        # At 1:1 the rows of a Hadamard matrix but for the constant one.
         (8, 1, 1.0, 7),
         (16, 1, 1.0, 15),
         (4, 1, 1.0, 3),
         # 25 positives of 50 cannot be half in common and half not.
         (50, 1, 1.0, 1),
         (6, 1, 1.0, 1),
-        # The nine lines of three parallel classes, ... of the affine plane of order 3: 12 sets of 3
-        # of 9, of which two share at most 1.
-        (9, 2, 0.6, 12),
+        # By hand: s = 1, K (9 / 12 - 1) is negative; s = 1 of w = 4 of 12: K (16 / 12 - 1) <= 3.
+        (12, 3, 0.66, None),
+        (12, 2, 0.75, 9),
+        (50, 4, 0.9, 9),
+        (50, 4, 0.8, None),
         (10, 4, 0.0, None),
     ],
 )
@@ -95,7 +96,7 @@ def test_no_family_exceeds_the_bound(n_images: int, ratio: int, min_ablation: fl
     [
         ({"tasks": 6, "min_ablation": 1.0}, r"`tasks` must be at most 5 here.* 10 of 50 .*got 6"),
         ({"tasks": 2, "ratio": 1, "min_ablation": 1.0}, "`tasks` must be at most 1 here"),
-        ({"tasks": 41}, r"`tasks` must be at most \d+ here.*`min_ablation` = 0.8, got 41"),
+        ({"tasks": 10, "min_ablation": 0.9}, "at most 9 here.*`min_ablation` = 0.9, got 10"),
     ],
 )
 def test_more_tasks_than_possible_are_refused(
