@@ -18,6 +18,9 @@ from taskdisc.labelings import key
 
 TASKDISC = [sys.executable, "-m", "taskdisc"]
 SMALL = [
+    # Slow enough to be interrupted.
+    "--set=proposer=TwoPointsDE",
+    "--set=scorer=trained",
     "--set=budget=24",
     "--set=batch=8",
     "--set=tasks=2",
@@ -203,6 +206,34 @@ def test_export_writes_what_was_kept(straight: Path, tmp_path: Path) -> None:
     assert np.array_equal(tasks.labelings, labeling[None])
 
 
+def test_options_of_a_search_decide_what_is_found(tmp_path: Path) -> None:
+    common = ["--set=budget=60", "--set=protocol.n_steps=5", "--set=protocol.n_splits=5"]
+    common += ["--set=confirm={n_splits: 2, n_random: 60, random_splits: 1}", "--jobs=1"]
+    first = taskdisc("search", *common, "--out=first", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    positives = [task["positives"] for task in found(tmp_path / "first")[1]["tasks"]]
+    rows = [",".join(str(int(i in row)) for i in range(50)) for row in positives]
+    (tmp_path / "found.csv").write_text("\n".join(rows) + "\n")
+
+    options = ["--tasks=2", "--min-ablation=0.7", "--features=random"]
+    options += ["--known=classes", "--known=found.csv", "--set=tasks=1"]
+    second = taskdisc("search", *common, *options, "--out=second", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    result = found(tmp_path / "second")[1]
+    assert (result["closed_form"]["kernel"], result["closed_form"]["features"]) == (
+        "linear",
+        "random",
+    )
+    known = [set(row) for row in positives] + [set(range(i, i + 10)) for i in range(0, 50, 10)]
+    tasks = [set(task["positives"]) for task in result["tasks"]]
+    assert len(tasks) == 2  # an option goes before --set
+    assert len(tasks[0] & tasks[1]) <= 3
+    assert all(len(task & other) <= 3 for task in tasks for other in known)
+    again = taskdisc("search", "--resume=second", "--jobs=1", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert found(tmp_path / "second")[1] == result
+
+
 def test_images_counts_and_pictures(tmp_path: Path) -> None:
     done = taskdisc("images", "digits", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -240,7 +271,26 @@ def bad_folder(path: Path) -> None:
         (["search", "--set", "ratio=3"], ["multiple of", "ratio", "50"]),
         (["search", "--set", "ratio=true"], ["ratio", "whole number"]),
         (["search", "--set", "protocol.n_folds=60"], ["protocol.n_folds", "50", "got 60"]),
-        (["search", "--set", "tasks=16"], ["confirm.n_random", "tasks", "got 300"]),
+        (
+            ["search", "--tasks", "16", "--set", "confirm.n_random=300"],
+            ["confirm.n_random", "tasks", "got 300"],
+        ),
+        (["search", "--tasks", "0"], ["tasks", "1", "got 0"]),
+        (["search", "--min-ablation", "1.5"], ["min_ablation", "1", "got 1.5"]),
+        (
+            ["search", "--tasks", "6", "--min-ablation", "1"],
+            ["tasks", "at most 5", "min_ablation", "got 6"],
+        ),
+        (["search", "--features", "randm"], ["closed_form.features", "did you mean 'random'"]),
+        (["search", "--features", "gone.npy"], ["closed_form.features", "gone.npy"]),
+        (["search", "--set", "closed_form.kernel=gone.npy"], ["closed_form.kernel", "gone.npy"]),
+        (["search", "--known", "gone.csv"], ["gone.csv"]),
+        (["search", "--known", "short.csv"], ["known", "50", "got 3"]),
+        (["search", "--known", "classes", "--set", "ratio=1"], ["known", "25", "classes"]),
+        (["search", "--resume", "torn", "--tasks", "3"], ["--resume", "torn"]),
+        (["search", "--resume", "torn", "--min-ablation", "0.5"], ["--resume", "torn"]),
+        (["search", "--resume", "torn", "--known", "classes"], ["--resume", "torn"]),
+        (["search", "--resume", "torn", "--features", "random"], ["--resume", "torn"]),
         (["search", "--set", "proposer=TwoPointDE"], ["proposer", "TwoPointsDE"]),
         (["search", "--set", "images.source=digit"], ["source", "did you mean 'digits'"]),
         (["search", "--set", "images.source=folder"], ["root", "folder"]),
@@ -253,7 +303,7 @@ def bad_folder(path: Path) -> None:
         (["search", "--out", "foreign"], ["out", "foreign", "other files"]),
         (["search", "--resume", "foreign"], ["foreign", "config.yaml"]),
         (["search", "--resume", "torn"], ["torn", "budget"]),
-        (["search", "--resume", "torn", "--seed", "1"], ["--resume", "--seed"]),
+        (["search", "--resume", "torn", "--seed", "1"], ["--resume must stand", "torn"]),
         (["score", "gone.csv"], ["gone.csv"]),
         (["score", "short.csv"], ["short.csv", "50", "got 3"]),
         (["score", "threes.csv"], ["threes.csv", "0 and 1", "3"]),

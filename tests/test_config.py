@@ -192,7 +192,10 @@ def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> Non
         (["train_share=1.5"], "`train_share` must be less than or equal to 1"),
         (["warm_start=-1"], "`warm_start` must be"),
         (["known=classes"], "`known` must be"),
-        (["tasks=16", "confirm.n_random=300"], "`confirm.n_random` must be at least 20 .*, got 300"),
+        (
+            ["tasks=16", "confirm.n_random=300"],
+            "`confirm.n_random` must be at least 20 .*, got 300",
+        ),
         (["protocol.most_images=-1"], "`protocol.most_images` must be at least 0"),
         (["protocol.most_images=4"], "`protocol.most_images` must be at least .*n_folds` = 5"),
         (["images.source.x=1"], "`images.source` must be a valid string"),

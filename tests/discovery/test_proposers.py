@@ -205,7 +205,6 @@ def test_optimisers_begin_with_the_local_optima_that_they_are_given(
             assert not {key(row) for row in optima} & {key(row) for row in plain}
 
 
-
 def test_another_process_asks_the_same() -> None:
     environment = {**os.environ, "PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SEQUENCES, os.path.dirname(__file__)]
@@ -245,7 +244,10 @@ def test_any_seed_that_the_settings_take(name: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("TwoPointDE", r"`proposer` must be swap, spectral, random or .* got 'TwoPointDE'; did you mean 'TwoPointsDE'"),
+        (
+            "TwoPointDE",
+            r"`proposer` must be swap, spectral, random or .* got 'TwoPointDE'; did you mean 'TwoPointsDE'",
+        ),
         ("twopointsde", "did you mean 'TwoPointsDE'"),
         ("randm", "did you mean 'random'"),
         ("", r"`proposer` must be .* choose one of"),

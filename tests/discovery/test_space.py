@@ -148,7 +148,9 @@ def test_what_is_found_keeps_its_distance_from_what_is_known(
     # At 1:1 only half of the distance is asked, and the flip counts as well.
     options: dict[str, Any] = {**TINY, "ratio": ratio, "proposer": proposer, "jobs": 1}
     first = taskdisc.search(digits, min_ablation=0.6, **options)
-    away = np.concatenate([first.labelings, 1 - first.labelings] if ratio == 1 else [first.labelings])
+    away = np.concatenate(
+        [first.labelings, 1 - first.labelings] if ratio == 1 else [first.labelings]
+    )
     np.savetxt(tmp_path / "found.csv", away, fmt="%d", delimiter=",")
     known = [str(tmp_path / "found.csv"), *(["classes"] if ratio == 4 else [])]
     second = taskdisc.search(digits, min_ablation=0.6, known=known, **options)
@@ -164,7 +166,11 @@ def test_what_is_found_keeps_its_distance_from_what_is_known(
         ("a.csv", {"ratio": 1}, r"`known` must be labelings of 25 positives, as `ratio` asks.*csv"),
         ("classes", {"ratio": 1}, r"labelings of 25 positives.*no class of these images has 25"),
         ("short.csv", {}, "`known` must have one entry per image, 50 here, got 3"),
-        ("others.npz", {}, r"the images must be those that .*others\.npz' was made for, got others"),
+        (
+            "others.npz",
+            {},
+            r"the images must be those that .*others\.npz' was made for, got others",
+        ),
         ("gone.csv", {}, r"the labels file must exist, got .*gone\.csv"),
         ("empty", {}, r"the labels file must exist, got .*tasks\.npz"),
         ("a.txt", {}, r"must be a \.csv or an \.npz"),
@@ -196,9 +202,17 @@ def test_known_labelings_that_do_not_fit(
 def test_a_search_that_finds_but_known_labelings_says_so(
     digits: ImageSet, tmp_path: Path, scorer: str
 ) -> None:
-    options: dict[str, Any] = {**TINY, "proposer": "random", "scorer": scorer, "budget": 5, "tasks": 1}
+    options: dict[str, Any] = {
+        **TINY,
+        "proposer": "random",
+        "scorer": scorer,
+        "budget": 5,
+        "tasks": 1,
+    }
     images = digits.take(np.arange(0, 50, 5))
     every = [[int(i in pair) for i in range(10)] for pair in combinations(range(10), 2)]
     np.savetxt(tmp_path / "all.csv", every, fmt="%d", delimiter=",")
-    with pytest.raises(RunFailedError, match=r"all 5 labelings .* nearer than `min_ablation` = 0.8"):
+    with pytest.raises(
+        RunFailedError, match=r"all 5 labelings .* nearer than `min_ablation` = 0.8"
+    ):
         taskdisc.search(images, known=[str(tmp_path / "all.csv")], jobs=1, **options)

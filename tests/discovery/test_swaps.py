@@ -9,6 +9,7 @@ from taskdisc.labelings import ablation, key, random_labelings
 from taskdisc.taskness.closed_form import Dense, LowRank, Quadratic, closed_form_taskness
 from taskdisc.taskness.kernels import Linear, Rbf, make_kernel
 
+
 def points(n: int, n_features: int = 6, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal((n, n_features)).astype(np.float32)
 
@@ -111,7 +112,9 @@ def test_restarts_find_the_best_of_all_labelings() -> None:
     for row, positives in zip(every, combinations(range(12), 3), strict=True):
         row[list(positives)] = 1
     tops = descend(q, starts_of(30, 12, 3))
-    assert closed_form_taskness(q, tops).max() == pytest.approx(closed_form_taskness(q, every).max())
+    assert closed_form_taskness(q, tops).max() == pytest.approx(
+        closed_form_taskness(q, every).max()
+    )
 
 
 @pytest.mark.parametrize("kind", ["dense", "low rank"])

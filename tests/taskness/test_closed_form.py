@@ -36,7 +36,9 @@ def refitted(matrix: np.ndarray, labeling: np.ndarray, ridge: float, out: np.nda
     rest = ~out
     inner = matrix[np.ix_(rest, rest)] + ridge * np.eye(rest.sum())
     mean = labeling[rest].mean()
-    return np.asarray(mean + matrix[np.ix_(out, rest)] @ np.linalg.solve(inner, labeling[rest] - mean))
+    return np.asarray(
+        mean + matrix[np.ix_(out, rest)] @ np.linalg.solve(inner, labeling[rest] - mean)
+    )
 
 
 def by_refitting(matrix: np.ndarray, labeling: np.ndarray, ridge: float) -> float:
@@ -119,9 +121,7 @@ def test_low_rank_with_all_landmarks_is_the_dense_form(forms: tuple[Dense, LowRa
     images = np.array([3, 39, 3, 0])
     np.testing.assert_allclose(low.columns(images), dense.columns(images), atol=1e-3)
     rows, columns = rng.permutation(40).reshape(2, 4, 5)
-    np.testing.assert_allclose(
-        low.entries(rows, columns), dense.entries(rows, columns), atol=1e-3
-    )
+    np.testing.assert_allclose(low.entries(rows, columns), dense.entries(rows, columns), atol=1e-3)
     labelings = random_labelings(30, 40, 8, rng)
     np.testing.assert_allclose(
         closed_form_taskness(low, labelings), closed_form_taskness(dense, labelings), atol=1e-4

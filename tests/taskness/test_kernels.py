@@ -145,9 +145,7 @@ GOOD = np.array([[2.0, 1, 0], [1, 2, 1], [0, 1, 2]])
         (None, SettingError, "does not exist"),
     ],
 )
-def test_bad_matrices(
-    tmp_path: Path, matrix: Any, error: type[Exception], sentence: str
-) -> None:
+def test_bad_matrices(tmp_path: Path, matrix: Any, error: type[Exception], sentence: str) -> None:
     path = tmp_path / "k.npy"
     if isinstance(matrix, bytes):
         path.write_bytes(matrix)

@@ -103,6 +103,26 @@ def test_the_source_work_has_one_random_80_20_split_per_labeling() -> None:
 
 
 @pytest.mark.parametrize(
+    ("most_images", "n_images", "used", "steps"),
+    [
+        (200, 50, 50, 20),
+        (200, 200, 200, 40),
+        (200, 5000, 200, 40),
+        (0, 200, 200, 40),
+        (0, 5000, 5000, 200),
+        (50, 5000, 50, 20),
+        (200, 5, 5, 10),
+    ],
+)
+def test_images_and_steps_of_a_training(
+    most_images: int, n_images: int, used: int, steps: int
+) -> None:
+    protocol = Protocol(most_images=most_images)
+    assert (protocol.images(n_images), protocol.steps(n_images)) == (used, steps)
+    assert Protocol(most_images=most_images, n_steps=33).steps(n_images) == 33
+
+
+@pytest.mark.parametrize(
     ("value", "words"),
     [
         ("stratifed", r"`protocol` .* 'stratifed'; did you mean 'stratified'"),
@@ -113,6 +133,9 @@ def test_the_source_work_has_one_random_80_20_split_per_labeling() -> None:
         ({"splits": "randm"}, r"`protocol.splits` .* did you mean 'random'"),
         ({"n_steps": 4}, "`protocol.n_steps` must be at least 5"),
         ({"n_splits": 0}, "`protocol.n_splits` must be at least 1, got 0"),
+        ({"most_images": -1}, "`protocol.most_images` must be at least 0, got -1"),
+        ({"most_images": 4}, "`protocol.most_images` must be at least .* = 5, or 0 .*, got 4"),
+        ({"n_folds": 9, "most_images": 8}, "`protocol.most_images` .* = 9, .* got 8"),
         ({"n_folds": 1}, "`protocol.n_folds` must be at least 2, got 1"),
         ({"lr": 0.0}, "`protocol.lr` must be above 0"),
         ({"lr": -1e-3}, "`protocol.lr` must be above 0"),

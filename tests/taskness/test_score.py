@@ -10,7 +10,10 @@ import torch
 from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings
-from taskdisc.taskness.score import Scores, score
+from taskdisc.pool import Pool
+from taskdisc.taskness import score as score_module
+from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.score import Scores, check_scorable, score
 
 SHORT = {"n_steps": 15, "n_splits": 5}
 
@@ -194,6 +197,57 @@ def test_too_few_images_to_split() -> None:
         score(np.zeros((4, 32, 32, 3), dtype=np.uint8), [0, 1, 0, 1], protocol={"n_folds": 5})
 
 
+PARTS = {"n_splits": 7, "n_folds": 5, "most_images": 20}
+
+
+def test_more_images_than_are_used_are_scored_on_subsets(digits: ImageSet) -> None:
+    labelings = some_labelings(6)
+    scores = score(digits, labelings, protocol=PARTS, seed=3, jobs=1)
+    # Training is as long as 20 images ask, not 50.
+    n_steps = Protocol().steps(20)
+    assert n_steps < Protocol().steps(50)
+    assert scores.training.shape == scores.validation.shape == (6, 7, n_steps + 1)
+    assert scores.per_split.shape == scores.baseline.shape == (6, 7)
+    assert np.isfinite(scores.per_split).all()
+    again = score(digits, labelings, protocol=PARTS, seed=3, jobs=2)
+    assert equal(again, scores)
+    other = score(digits, labelings, protocol=PARTS, seed=4, jobs=1)
+    assert not np.allclose(other.per_split, scores.per_split)
+
+
+def test_subsets_train_on_their_own_images_alone(digits: ImageSet) -> None:
+    # The same scores by hand: those images taken out, their labels, their seeds.
+    labelings = some_labelings(3)
+    protocol = protocol_from(PARTS)
+    scores = score(digits, labelings, protocol=protocol, seed=3, jobs=1)
+    parts = score_module._parts(protocol, 50, 3)
+    assert [p.n_splits for _, p, _ in parts] == [4, 3]
+    assert all(len(np.unique(positions)) == 20 for positions, _, _ in parts)
+    assert not np.array_equal(parts[0][0], parts[1][0])
+    by_hand = [
+        score(digits.take(positions), labelings[:, positions], protocol=p, seed=seed, jobs=1)
+        for positions, p, seed in parts
+    ]
+    expected = np.concatenate([part.per_split for part in by_hand], axis=1)
+    assert np.allclose(scores.per_split, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("most_images", [0, 50, 51, 10_000])
+def test_sets_that_are_not_above_it_are_scored_whole(
+    digits: ImageSet, scored: tuple[np.ndarray, Scores], most_images: int
+) -> None:
+    labelings, scores = scored
+    protocol = {**SHORT, "most_images": most_images}
+    assert equal(score(digits, labelings, protocol=protocol, seed=3, jobs=1), scores)
+
+
+def test_classes_score_high_on_subsets_too(digits: ImageSet, class_labeling: np.ndarray) -> None:
+    protocol = {"n_splits": 10, "n_steps": 60, "most_images": 30}
+    labelings = np.stack([class_labeling, *some_labelings(4)])
+    taskness = score(digits, labelings, protocol=protocol, jobs=1).taskness
+    assert taskness[0] > taskness[1:].max() + 0.2
+
+
 @pytest.mark.parametrize(
     "images", [np.zeros((10, 32, 32, 3)), np.zeros((10, 3, 32, 32), dtype=np.uint8), [[1]]]
 )
@@ -207,5 +261,11 @@ def test_images_that_cannot_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("os.sysconf", sizes.__getitem__)
     images = np.zeros((50, 32, 32, 3), dtype=np.uint8)
     labeling = np.arange(50) % 5 == 0
-    with pytest.raises(ImageSetError, match=r"must fit in memory, got 50 images.*images\.n_images"):
+    with pytest.raises(
+        ImageSetError, match=r"must fit in memory, but laying 50 images out .*images\.n_images"
+    ):
         score(images, labeling, jobs=1)
+    # Of more images than one repeat uses, only those of one are laid out at a time.
+    check_scorable(10_000, Protocol(most_images=5), Pool(1, "cpu"))
+    with pytest.raises(ImageSetError, match="laying 10000 images out for 1 workers"):
+        check_scorable(10_000, Protocol(most_images=0), Pool(1, "cpu"))
