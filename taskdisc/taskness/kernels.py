@@ -158,12 +158,15 @@ class Precomputed:
         return self._matrix[np.ix_(a, b)]
 
 
+MEASURED_ON = "135 labelings of 50 CIFAR-100 images at 1:4"
+"""The panel behind `Measured`, with 40 trainings per labeling."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """How a kernel's closed form, at its own ridge, agrees with trained taskness.
 
-    By `taskdisc study closed-form` on 135 labelings of 50 CIFAR-100 images at 1:4, 40 trainings
-    each; see docs/experiments.md.
+    By `taskdisc study closed-form`, a mean over three such panels; see docs/experiments.md.
 
     Attributes:
         spearman: Rank correlation.
