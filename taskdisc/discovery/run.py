@@ -1,6 +1,5 @@
 """A whole search: images, trials, confirmation, files."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,8 +25,8 @@ from taskdisc.taskness.confirm import ConfirmPlan
 from taskdisc.taskness.score import TrainedScorer, check_fits, check_scorable
 
 SCORERS: dict[str, Callable[[Space, Pool], Scorer]] = {
-    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
-    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
+    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
+    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
     "trained": lambda space, pool: TrainedScorer(
         space.image_set, space.settings.protocol, space.settings.seed, pool
     ),
@@ -161,7 +160,7 @@ def find(
     trials = run_trials(space, SCORERS[settings.scorer](space, pool), log, progress)
     order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
     if settings.scorer == "two-stage":
-        n_trained = math.ceil(settings.train_share * len(trials))
+        n_trained = min(settings.n_trained, len(trials))
         trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
         order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
     labelings = [trial.labeling for trial in trials]
