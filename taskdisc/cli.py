@@ -92,7 +92,7 @@ def search(
         "closed_form.features": features,
     }
     given = {name: value for name, value in given.items() if value is not None}
-    options = [*(f"{name}={json.dumps(value)}" for name, value in given.items()), *changes]
+    options = [*changes, *(f"{name}={json.dumps(value)}" for name, value in given.items())]
     if show_settings:
         print(dump_settings(_settings(SearchSettings, config, options, seed, root, download)))
         return

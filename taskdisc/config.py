@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
@@ -272,8 +272,10 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
 
 
 def _field_names(kind: type[Settings], parents: Sequence[str]) -> list[str]:
+    annotation: Any = kind
     for parent in parents:
-        annotation = kind.model_fields[parent].annotation
         if isinstance(annotation, type) and issubclass(annotation, Settings):
-            kind = annotation
-    return list(kind.model_fields)
+            annotation = annotation.model_fields[parent].annotation
+        else:  # a key of a mapping to settings
+            annotation = get_args(annotation)[-1]
+    return list(annotation.model_fields)

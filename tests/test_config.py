@@ -34,18 +34,27 @@ EVERY: dict[str, Any] = {
     "budget": 77,
     "batch": 8,
     "proposer": "random",
-    "scorer": "closed-form",
-    "kernel": "rbf",
+    "warm_start": 6,
+    "scorer": "two-stage",
+    "closed_form": {
+        "kernel": "linear+rbf",
+        "features": "random",
+        "ridge": 2.5,
+        "rank": 70,
+    },
+    "train_share": 0.3,
     "protocol": {
         "splits": "random",
         "n_splits": 3,
         "n_folds": 4,
         "common": False,
+        "most_images": 60,
         "n_steps": 50,
         "lr": 1e-5,
     },
     "tasks": 2,
     "min_ablation": 0.25,
+    "known": ["classes", "/a folder/größe/labels.csv"],
     "confirm": {"n_splits": 5, "n_random": 90, "random_splits": 2},
     "agreement": {
         "n_held_out": 30,
@@ -79,6 +88,8 @@ def test_every_field_round_trips(tmp_path: Path) -> None:
         (settings, defaults),
         (settings.images, defaults.images),
         (settings.agreement, defaults.agreement),
+        (settings.closed_form, defaults.closed_form),
+        (settings.confirm, defaults.confirm),
     ):
         names = type(part).model_fields
         same = [name for name in names if getattr(part, name) == getattr(default, name)]
@@ -166,8 +177,27 @@ def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> Non
         (["budget=1.5"], "`budget` must be a valid integer"),
         (["budget="], "`budget` must be a valid integer.*None"),
         (["budget=[1]"], "`budget` must be a valid integer"),
-        (["scorer=magic"], "`scorer` must be `trained` or `closed-form`, got 'magic'"),
+        (["scorer=magic"], "`scorer` must be `closed-form`"),
         (["images=digits"], "`images` must be"),
+        (["kernel=rbf"], "`kernel` is not a setting"),
+        (["closed_form=3"], "`closed_form` must be a mapping of settings, got 3"),
+        (["closed_form.kernel=rfb"], "`closed_form.kernel` .* did you mean 'rbf'"),
+        (["closed_form.kernel=linear+"], "`closed_form.kernel` must be a known kernel"),
+        (["closed_form.kernal=rbf"], "`closed_form.kernal` .* did you mean 'kernel'"),
+        (["closed_form.features=randm"], "`closed_form.features` .* did you mean 'random'"),
+        (["closed_form.ridge=0"], "`closed_form.ridge` must be greater than 0"),
+        (["closed_form.ridge=.nan"], "`closed_form.ridge` must be"),
+        (["closed_form.rank=-1"], "`closed_form.rank` must be"),
+        (["train_share=0"], "`train_share` must be greater than 0"),
+        (["train_share=1.5"], "`train_share` must be less than or equal to 1"),
+        (["warm_start=-1"], "`warm_start` must be"),
+        (["known=classes"], "`known` must be"),
+        (
+            ["tasks=16", "confirm.n_random=300"],
+            "`confirm.n_random` must be at least 20 .*, got 300",
+        ),
+        (["protocol.most_images=-1"], "`protocol.most_images` must be at least 0"),
+        (["protocol.most_images=4"], "`protocol.most_images` must be at least .*n_folds` = 5"),
         (["images.source.x=1"], "`images.source` must be a valid string"),
         (["protocol=3"], "`protocol` must be a name or a mapping"),
         (["protocol.lr=-1"], "`protocol.lr` must be above 0 and at most 1"),
@@ -228,6 +258,77 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"source: \xff\n")
     with pytest.raises(SettingError, match="must be YAML"):
         read_settings(SearchSettings, tmp_path / "latin.yaml")
+
+
+@pytest.mark.parametrize(
+    ("changes", "kernel", "features"),
+    [
+        ([], "tangent-fc1", "pixels"),
+        (["closed_form.features=pixels"], "tangent-fc1", "pixels"),
+        (["closed_form.features=random"], "linear", "random"),
+        (["closed_form.features=random", "closed_form.kernel=rbf"], "rbf", "random"),
+        (["closed_form.kernel=rbf", "closed_form.features=random"], "rbf", "random"),
+    ],
+)
+def test_features_without_a_kernel_choose_linear(
+    changes: list[str], kernel: str, features: str
+) -> None:
+    closed_form = read_settings(SearchSettings, changes=changes).closed_form
+    assert (closed_form.kernel, closed_form.features) == (kernel, features)
+    # What is written down says so too, and reads back the same.
+    again = settings_from(SearchSettings, {"closed_form": closed_form.model_dump()})
+    assert again.closed_form == closed_form
+
+
+@pytest.mark.parametrize(("tasks", "n_random"), [(1, 300), (15, 300), (16, 320), (100, 2000)])
+def test_random_labelings_grow_with_the_tasks(tasks: int, n_random: int) -> None:
+    settings = settings_from(SearchSettings, {"tasks": tasks})
+    assert settings.n_random == n_random
+    assert settings.confirm.n_random is None
+    given = settings_from(SearchSettings, {"tasks": tasks, "confirm": {"n_random": 20 * tasks}})
+    assert given.n_random == 20 * tasks
+
+
+@pytest.mark.parametrize(
+    ("changes", "uses"),
+    [
+        ({}, True),
+        ({"proposer": "random"}, True),
+        ({"proposer": "random", "scorer": "two-stage"}, True),
+        ({"proposer": "random", "scorer": "trained"}, False),
+        ({"proposer": "swap", "scorer": "trained"}, True),
+        ({"proposer": "TwoPointsDE", "scorer": "trained"}, False),
+        ({"proposer": "TwoPointsDE", "scorer": "trained", "warm_start": 1}, True),
+    ],
+)
+def test_what_asks_the_closed_form(changes: dict[str, Any], uses: bool) -> None:
+    assert settings_from(SearchSettings, changes).uses_closed_form == uses
+
+
+def test_files_of_labelings_and_features_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    closed_form = {"kernel": "linear+k.npy", "features": "f.npy"}
+    settings = settings_from(
+        SearchSettings, {"known": ["classes", "a.csv"], "closed_form": closed_form}
+    )
+    assert settings.known == ("classes", str(tmp_path / "a.csv"))
+    assert settings.closed_form.kernel == f"linear+{tmp_path / 'k.npy'}"
+    assert settings.closed_form.features == str(tmp_path / "f.npy")
+
+
+def test_only_what_was_measured_is_said_to_be() -> None:
+    for changes, measured in (
+        ({}, True),
+        ({"kernel": "linear"}, True),
+        ({"features": "random"}, False),
+        ({"ridge": 3.0}, False),
+        ({"rank": 50}, False),
+        ({"kernel": "linear+rbf"}, False),
+    ):
+        closed_form = settings_from(SearchSettings, {"closed_form": changes}).closed_form
+        assert (closed_form.measured is not None) == measured
 
 
 def test_reading_does_not_change_what_it_is_given() -> None:

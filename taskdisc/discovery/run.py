@@ -13,11 +13,11 @@ from taskdisc.discovery.loop import Clock, Scorer, Trial, TrialLog, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.space import Space
-from taskdisc.errors import RunFailedError, SettingError
+from taskdisc.errors import RunFailedError, RunFolderError, SettingError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, held_out, load_images, select
 from taskdisc.journal import MemoryJournal
-from taskdisc.labelings import best_different, evenly, n_positives
+from taskdisc.labelings import best_different, evenly, is_near, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
@@ -139,7 +139,8 @@ class Found:
     Attributes:
         trials: Every scored labeling, in the order of scoring; of two stages, those that were
             trained on with that score.
-        candidates: Positions in `trials` of the best, at `min_ablation` from each other.
+        candidates: Positions in `trials` of the best, at `min_ablation` from each other and from
+            known labelings; of two stages first those that were trained on.
     """
 
     trials: list[Trial]
@@ -158,21 +159,23 @@ def find(
     """
     settings = space.settings
     trials = run_trials(space, SCORERS[settings.scorer](space, pool), log, progress)
-    order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
-    if settings.scorer == "two-stage":
-        n_trained = min(settings.n_trained, len(trials))
-        trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
-        order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
-    labelings = [trial.labeling for trial in trials]
-    candidates = best_different(
-        labelings, order, settings.tasks, settings.min_ablation, space.known
-    )
-    if not candidates:
+    order = [
+        i
+        for i in np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
+        if not is_near(trials[i].labeling, space.known, settings.min_ablation)
+    ]
+    if not order:
         raise RunFailedError(
             f"all {len(trials)} labelings that were scored are nearer than `min_ablation` = "
             f"{settings.min_ablation:g} to `known` ones; lower it, or search with proposer=swap, "
             "which stays away from them."
         )
+    if settings.scorer == "two-stage":
+        n_trained = min(settings.n_trained, len(order))
+        trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
+        order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
+    labelings = [trial.labeling for trial in trials]
+    candidates = best_different(labelings, order, settings.tasks, settings.min_ablation)
     return Found(trials, candidates)
 
 
@@ -192,7 +195,16 @@ def train_best(
     settings = space.settings
     scorer = TrainedScorer(space.image_set, settings.protocol, settings.seed, pool)
     clock = Clock()
-    logged = {line["trial"]: float(line["taskness"]) for line in log.lines}
+    try:
+        logged = {line["trial"]: float(line["taskness"]) for line in log.lines}
+        foreign = not set(logged) <= set(chosen)
+    except (KeyError, TypeError, ValueError):
+        foreign = True
+    if foreign:
+        raise RunFolderError(
+            "the run folder's trained labelings must be the best of its trials, got others; the "
+            "file was damaged or is another run's: start a new run in another folder."
+        )
     # Formed before it is known what is logged, as in `run_trials`.
     groups = [chosen[i : i + scorer.group] for i in range(0, len(chosen), scorer.group)]
     missing = [group for group in groups if any(i not in logged for i in group)]

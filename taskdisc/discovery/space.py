@@ -72,14 +72,17 @@ class Space:
 
         Counting, over all images, how often each is positive: K labelings whose pairs share at most
         s of their w positives have K (w²/n − s) ≤ w − s (Johnson 1962, "A new upper bound for
-        error-correcting codes"). At 1:1, as vectors of ±1 whose products are at most c n in size:
-        K (1 − n c²) ≤ n (1 − c²) (Welch 1974, "Lower bounds on the maximum cross correlation of
-        signals").
+        error-correcting codes"). At 1:1, as vectors of ±1 and sum 0, which span d = n − 1
+        dimensions, whose products are at most c n in size: K (1 − d c²) ≤ d (1 − c²) (Welch 1974,
+        "Lower bounds on the maximum cross correlation of signals").
         """
         n, w = self.n_images, self.n_pos
         if self.settings.ratio == 1:
-            c = 1 - self.settings.min_ablation
-            room, each = n * (1 - c**2), 1 - n * c**2
+            s = int((1 - self.settings.min_ablation / 2) * w + 1e-9)
+            if 2 * s < w:  # one half of the positives in common, or the other, is always more
+                return 1
+            c, d = 2 * s / w - 1, n - 1
+            room, each = d * (1 - c**2), 1 - d * c**2
         else:
             s = int((1 - self.settings.min_ablation) * w + 1e-9)
             room, each = w - s, w**2 / n - s

@@ -36,8 +36,11 @@ class Avoiding:
         self.diagonal = q.diagonal + (self._t**2).sum(axis=0)
 
     def half_gradient(self, y: np.ndarray) -> np.ndarray:
-        """Half of the gradient at labelings y [n, n_images]; the value is its product with y."""
-        return self._q.product(_centred(y)) + (y @ self._t.T) @ self._t
+        """Half of the gradient at labelings y [n, n_images]; the value is its product with y.
+
+        Q's part is centred: a constant changes no swap, and without it the product with y is z'Qz.
+        """
+        return _centred(self._q.product(_centred(y))) + (y @ self._t.T) @ self._t
 
     def columns(self, images: np.ndarray) -> np.ndarray:
         """As of `Quadratic`."""
@@ -52,9 +55,10 @@ class Avoiding:
 def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None) -> np.ndarray:
     """Where swap search from each labeling ends, uint8 [n_labelings, n_images]; all at once.
 
-    With all pairs of images at hand: the best swap that there is, one after the other, and beyond a
-    local optimum the least bad one, where an image that moved may not move back for a while (tabu
-    search: Glover 1989); it ends with the best labeling on its way. For a form of low rank, where
+    With all pairs of images at hand: the best swap among the most promising, one after the other,
+    and beyond a local optimum the least bad one, where an image that moved may not move back for a
+    while (tabu search: Glover 1989); it ends with the best labeling on its way, once no such swap,
+    of images that had to stay included, makes that better. For a form of low rank, where
     single swaps cost as much as many: the most promising swaps together, half as many whenever that
     fails, down to one.
 
@@ -65,14 +69,17 @@ def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None)
     """
     y = labelings.astype(bool)
     form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away)
-    return (_blocks if isinstance(q, LowRank) else _steepest)(form, y).astype(np.uint8)
+    if isinstance(q, LowRank):
+        return _blocks(form, y).astype(np.uint8)
+    best = _steepest(form, y, tabu=TABU, tenure=max(2, int(y[0].sum()) // 4))
+    return _steepest(form, best, tabu=1, tenure=0).astype(np.uint8)
 
 
 def _blocks(q: Avoiding, y: np.ndarray) -> np.ndarray:
     """Swap the m most promising images on each side at once, m halving whenever that fails."""
     y = y.copy()
     n_pos = int(y[0].sum())
-    size = np.full(len(y), min(n_pos, y.shape[1] - n_pos) // 2)
+    size = np.full(len(y), max(min(n_pos, y.shape[1] - n_pos) // 2, 1))
     qz = q.half_gradient(y)
     value = (y * qz).sum(axis=1)
     while (active := np.flatnonzero(size)).size:
@@ -95,11 +102,13 @@ def _blocks(q: Avoiding, y: np.ndarray) -> np.ndarray:
     return y
 
 
-def _steepest(q: Avoiding, y: np.ndarray, tabu: int = TABU) -> np.ndarray:
-    """One best swap after the other, until `tabu` of them have found nothing better."""
+def _steepest(q: Avoiding, y: np.ndarray, tabu: int, tenure: int) -> np.ndarray:
+    """One best swap after the other, until `tabu` of them have found nothing better.
+
+    An image that moved stays for `tenure` swaps.
+    """
     n_images, n_pos = y.shape[1], int(y[0].sum())
     k, m = min(SHORTLIST, n_pos), min(SHORTLIST, n_images - n_pos)
-    tenure = max(2, n_pos // 4)
     rows = np.arange(len(y))
     y, best = y.copy(), y.copy()
     qz = q.half_gradient(y)

@@ -29,7 +29,7 @@ class ClosedFormStudySettings(PanelSettings):
     """The panel, over one or more image sets, and the closed forms that are compared on it."""
 
     image_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    trainings: int = Field(40, ge=1)  # per labeling
+    trainings: int = Field(40, ge=2)  # per labeling
     kernels: tuple[str, ...] = Field((*KERNELS, "linear+tangent"), min_length=1)
     ridges: tuple[Annotated[float, Field(gt=0)], ...] = Field((1, 3, 10, 30, 100), min_length=1)
     features: str = "pixels"
@@ -39,8 +39,8 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
     """Correlation of closed forms with trained taskness, per image set, kernel and ridge.
 
     Left out one at a time, as in a search, and on the very splits of the first ten trainings.
-    `exponent` is the one that brings it to trained taskness, see `calibrated`; `noise_limit` what the
-    correlation of a perfect predictor would be, from two halves of the trainings.
+    `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is what the correlation
+    of a perfect predictor would be, from two halves of the trainings.
     """
     protocol = replace(protocol_from("stratified"), n_splits=settings.trainings)
     rng = np.random.default_rng(settings.seed)

@@ -5,11 +5,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
 from taskdisc.discovery.run import find, load_selected
 from taskdisc.discovery.space import Space
+from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import n_positives, random_labelings
@@ -47,13 +48,24 @@ class ComparisonSettings(Settings):
     n_splits: int = Field(64, ge=2)  # fresh trainings per labeling, by the default protocol
     seed: int = Field(0, ge=0)
 
+    @field_validator("searches")
+    @classmethod
+    def _of_one_ratio(cls, searches: dict[str, SearchSettings]) -> dict[str, SearchSettings]:
+        ratios = sorted({search.ratio for search in searches.values()})
+        if len(ratios) > 1:
+            raise SettingError(
+                f"`searches` must have one ratio, to be held against the same random labelings, "
+                f"got {', '.join(map(str, ratios))}."
+            )
+        return searches
+
 
 def run(settings: ComparisonSettings, pool: Pool, progress: Progress) -> Answer:
     """Search time and confirmed taskness of every search's best labeling, per image set.
 
     The labelings of one image set are confirmed together, on the same fresh splits, by the default
     protocol whatever the search scored by; so are random labelings, as the mark of nothing found.
-    The images and the ratio are those of the study, not of a search.
+    The images are those of the study, not of a search; all searches have one ratio.
     """
     protocol = replace(protocol_from("stratified"), n_splits=settings.n_splits)
     table = []

@@ -85,12 +85,8 @@ class Tangent:
 
     def describe(self, positions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         images = self._pixels[positions].reshape(-1, 3, 32, 32)
-        networks = (_gradients(images, seed) for seed in range(N_NETWORKS))
         return [
-            pair
-            for network in networks
-            for name, pair in network.items()
-            if name in (self._layers or network)
+            pair for seed in range(N_NETWORKS) for pair in _gradients(images, seed, self._layers)
         ]
 
     def compare(
@@ -131,6 +127,7 @@ class Precomputed:
                 f"`closed_form.kernel` must have a row and a column for each of the {n_images} "
                 f"images, got {list(matrix.shape)} in '{path}'."
             )
+        matrix = np.asarray(matrix, dtype=np.float64)  # half precision has no eigenvalues
         scale = float(np.trace(matrix)) / n_images
         if not np.isfinite(matrix).all() or scale <= 0:
             raise ImageSetError(
@@ -267,9 +264,12 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(distances, 0, out=distances)
 
 
-def _gradients(images: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _gradients(
+    images: np.ndarray, seed: int, layers: tuple[str, ...]
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per layer of one network, two matrices whose rows' outer product is an image's gradient.
 
+    Of the `layers`, all if none is named.
     Of a fully connected layer: its input, with a 1 for the bias, and the gradient of its output.
     Of a convolution, whose gradient is a sum over positions: the gradient itself, and ones.
     """
@@ -282,14 +282,15 @@ def _gradients(images: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.
     net = LeNet()
     vector_to_parameters(initial_parameters([seed])[0], net.parameters())
     seen = []
-    for layer in net.children():
+    for name in layers or dict(net.named_children()):
+        layer = net.get_submodule(name)
         layer.register_forward_hook(lambda layer, inputs, out: seen.append((layer, inputs[0], out)))
     with torch.enable_grad():
         logits = net(torch.from_numpy(images).float())
         outputs = [out for _, _, out in seen]
         deltas = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), outputs)
-    pairs = {}
-    for name, (layer, x, _), delta in zip(dict(net.named_children()), seen, deltas, strict=True):
+    pairs = []
+    for (layer, x, _), delta in zip(seen, deltas, strict=True):
         if isinstance(layer, torch.nn.Conv2d):
             patches = F.unfold(x.detach(), layer.kernel_size)  # [n, inputs x 5 x 5, positions]
             maps = delta.flatten(2)
@@ -297,5 +298,5 @@ def _gradients(images: np.ndarray, seed: int) -> dict[str, tuple[np.ndarray, np.
             a, b = torch.cat([weight, maps.sum(dim=2)], dim=1), torch.ones(len(x), 1)
         else:
             a, b = F.pad(x.detach(), (0, 1), value=1.0), delta
-        pairs[name] = a.double().numpy(), b.double().numpy()
+        pairs.append((a.double().numpy(), b.double().numpy()))
     return pairs

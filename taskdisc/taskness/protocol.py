@@ -34,6 +34,11 @@ class Protocol:
             value = getattr(self, name)
             if value < least:
                 raise SettingError(f"`protocol.{name}` must be at least {least}, got {value}.")
+        if 0 < self.most_images < self.n_folds:
+            raise SettingError(
+                f"`protocol.most_images` must be at least `protocol.n_folds` = {self.n_folds}, or "
+                f"0 for all images, got {self.most_images}."
+            )
         if self.n_steps != 0 and self.n_steps < WINDOW:
             raise SettingError(
                 f"`protocol.n_steps` must be at least {WINDOW}, the window of the rolling "

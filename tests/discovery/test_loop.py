@@ -8,12 +8,13 @@ import pytest
 
 from taskdisc.config import SearchSettings, settings_from
 from taskdisc.discovery import loop
-from taskdisc.discovery.loop import Trial, best_different, run_trials
-from taskdisc.discovery.proposers import Proposer
+from taskdisc.discovery.loop import WORST, Trial, run_trials
+from taskdisc.discovery.proposers import PROPOSERS, NevergradProposer, Proposer
+from taskdisc.discovery.space import Space
 from taskdisc.errors import RunFailedError, RunFolderError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.journal import MemoryJournal
-from taskdisc.labelings import ablation, from_hex, key, random_labelings
+from taskdisc.labelings import ablation, best_different, from_hex, is_near, key, random_labelings
 from taskdisc.progress import Progress
 from taskdisc.taskness.score import Scores
 
@@ -65,14 +66,15 @@ class Steps(Progress):
 
 
 def search_settings(**changes: Any) -> SearchSettings:
-    return settings_from(SearchSettings, {"budget": 40, "batch": 7, **changes})
+    plain = {"budget": 40, "batch": 7, "proposer": "TwoPointsDE", "tasks": 1}
+    return settings_from(SearchSettings, {**plain, "closed_form": {"kernel": "rbf"}, **changes})
 
 
 def run(
     settings: SearchSettings, n_images: int = 20, log: MemoryJournal | None = None
 ) -> tuple[list[Trial], MemoryJournal, FakeScorer]:
     scorer, log = FakeScorer(), log or MemoryJournal()
-    trials = run_trials(settings, noise(n_images), scorer, log, Progress())  # type: ignore[arg-type]
+    trials = run_trials(Space(noise(n_images), settings), scorer, log, Progress())
     return trials, log, scorer
 
 
@@ -86,12 +88,14 @@ def logged(lines: list[dict[str, Any]]) -> MemoryJournal:
     return log
 
 
-@pytest.mark.parametrize("proposer", ["random", "TwoPointsDE", "CMA", "PSO"])
+@pytest.mark.parametrize("proposer", ["random", "TwoPointsDE", "CMA", "PSO", "swap", "spectral"])
 @pytest.mark.parametrize(("n_images", "ratio"), [(20, 4), (20, 1)])
 def test_the_budget_counts_different_labelings(proposer: str, n_images: int, ratio: int) -> None:
     trials, log, scorer = run(search_settings(proposer=proposer, ratio=ratio), n_images)
-    assert len(trials) == len(log.lines) == len(scorer.scored) == 40
-    assert len({key(trial.labeling) for trial in trials}) == 40
+    # There may be fewer local optima.
+    n = len(trials) if proposer in ("swap", "spectral") else 40
+    assert len(trials) == len(log.lines) == len(scorer.scored) == n > 0
+    assert len({key(trial.labeling) for trial in trials}) == n
     assert all(trial.labeling.sum() == n_images // (ratio + 1) for trial in trials)
     for number, (trial, line) in enumerate(zip(trials, log.lines, strict=True)):
         assert line["trial"] == number
@@ -103,7 +107,7 @@ def test_the_budget_counts_different_labelings(proposer: str, n_images: int, rat
 def test_progress_follows_the_trials() -> None:
     steps = Steps()
     log = MemoryJournal()
-    trials = run_trials(search_settings(), noise(20), FakeScorer(), log, steps)  # type: ignore[arg-type]
+    trials = run_trials(Space(noise(20), search_settings()), FakeScorer(), log, steps)
     assert steps.stages == [("search", 40)]
     assert steps.done == 40
     assert steps.best[-1] == max(trial.taskness for trial in trials)
@@ -138,11 +142,11 @@ def test_a_labeling_that_comes_back_or_its_flip_is_answered_from_what_is_known(
 ) -> None:
     made: list[Repeating] = []
 
-    def make(images: ImageSet, n_pos: int, seed: int, kernel: str) -> Repeating:
-        made.append(Repeating(len(images), n_pos, seed))
+    def make(space: Space) -> Repeating:
+        made.append(Repeating(space.n_images, space.n_pos, space.settings.seed))
         return made[-1]
 
-    monkeypatch.setitem(loop.make_proposer.__globals__["PROPOSERS"], "repeating", make)
+    monkeypatch.setitem(PROPOSERS, "repeating", make)
     settings = search_settings(proposer="repeating", ratio=1, budget=9, batch=6)
     trials, _, scorer = run(settings, 20)
     assert len(trials) == len(scorer.scored) == 9
@@ -153,7 +157,50 @@ def test_a_labeling_that_comes_back_or_its_flip_is_answered_from_what_is_known(
         assert told.tolist() == [known[key(labeling)] for labeling in labelings]
 
 
-@pytest.mark.parametrize("proposer", ["random", "TwoPointsDE"])
+@pytest.mark.parametrize("known", [[], ["classes"]])
+@pytest.mark.parametrize("proposer", ["random", "TwoPointsDE", "swap"])
+def test_proposers_are_told_the_scores_and_the_worst_of_what_is_near_to_known(
+    proposer: str, known: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = search_settings(proposer=proposer, known=known, min_ablation=0.6)
+    classes = np.arange(20) // 4
+    images = ImageSet("array", noise(20).images, targets={"c": classes}, classes={"c": [*"abcde"]})
+    space = Space(images, settings)
+    assert len(space.known) == (5 if known else 0)
+    told: dict[str, float] = {}
+    make = PROPOSERS.get(proposer)
+
+    def listening(space: Space) -> Proposer:
+        inner = make(space) if make else NevergradProposer(proposer, space)
+        ask, tell = inner.ask, inner.tell
+        last: list[np.ndarray] = []
+
+        def asked(n: int) -> np.ndarray:
+            last[:] = list(ask(n))
+            return np.array(last, dtype=np.uint8).reshape(-1, 20)
+
+        def heard(taskness: np.ndarray) -> None:
+            told.update(zip(map(key, last), taskness.tolist(), strict=True))
+            tell(taskness)
+
+        monkeypatch.setattr(inner, "ask", asked)
+        monkeypatch.setattr(inner, "tell", heard)
+        return inner
+
+    monkeypatch.setattr(loop, "make_proposer", listening)
+    trials = run_trials(space, FakeScorer(), MemoryJournal(), Progress())
+    assert len(told) == len(trials)
+    for trial in trials:
+        near = is_near(trial.labeling, space.known, 0.6)
+        assert told[key(trial.labeling)] == (WORST if near else trial.taskness)
+    n_near = sum(is_near(trial.labeling, space.known, 0.6) for trial in trials)
+    if known and proposer == "random":
+        assert 0 < n_near < len(trials)
+    if not known:
+        assert n_near == 0
+
+
+@pytest.mark.parametrize("proposer", ["random", "TwoPointsDE", "swap", "spectral"])
 def test_a_search_goes_on_from_any_place_where_it_was_stopped(proposer: str) -> None:
     settings = search_settings(proposer=proposer, ratio=1)
     trials, log, _ = run(settings)
@@ -163,7 +210,7 @@ def test_a_search_goes_on_from_any_place_where_it_was_stopped(proposer: str) -> 
         assert np.array_equal([t.labeling for t in again], [t.labeling for t in trials])
         assert seconds_left_out(longer.lines) == seconds_left_out(log.lines)
         # Only what is missing is scored, and what was trained together with it.
-        assert len(scorer.scored) < 40 - cut + FakeScorer.group
+        assert len(scorer.scored) < len(trials) - cut + FakeScorer.group
 
 
 def test_a_longer_budget_goes_on_with_a_random_search() -> None:
@@ -177,7 +224,7 @@ def test_a_longer_budget_goes_on_with_a_random_search() -> None:
 def test_a_failed_run_keeps_its_groups_and_goes_on() -> None:
     settings, log = search_settings(), MemoryJournal()
     with pytest.raises(RunFailedError):
-        run_trials(settings, noise(20), FakeScorer(fail_after=10), log, Progress())  # type: ignore[arg-type]
+        run_trials(Space(noise(20), settings), FakeScorer(fail_after=10), log, Progress())
     assert len(log.lines) >= 10
     assert seconds_left_out(run(settings, log=log)[1].lines) == seconds_left_out(
         run(settings)[1].lines
@@ -185,7 +232,8 @@ def test_a_failed_run_keeps_its_groups_and_goes_on() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"seed": 1}, {"ratio": 1}, {"proposer": "random"}, {"budget": 39}]
+    "changes",
+    [{"seed": 1}, {"ratio": 1}, {"proposer": "random"}, {"proposer": "swap"}, {"budget": 39}],
 )
 def test_a_log_of_other_settings_is_refused(changes: dict[str, Any]) -> None:
     log = run(search_settings())[1]
@@ -198,7 +246,7 @@ def test_a_log_of_other_settings_is_refused_before_anything_is_scored() -> None:
     before = list(log.lines)
     scorer = FakeScorer()
     with pytest.raises(RunFolderError):
-        run_trials(search_settings(seed=1), noise(20), scorer, log, Progress())  # type: ignore[arg-type]
+        run_trials(Space(noise(20), search_settings(seed=1)), scorer, log, Progress())
     assert log.lines == before
     assert scorer.scored == []
 
@@ -215,7 +263,7 @@ def test_a_log_with_damaged_trials_is_refused(line: dict[str, Any]) -> None:
 def test_a_search_stops_when_it_has_seen_everything(
     n_images: int, ratio: int, n_labelings: int
 ) -> None:
-    for proposer in ("random", "TwoPointsDE"):
+    for proposer in ("random", "TwoPointsDE", "swap", "spectral"):
         settings = search_settings(proposer=proposer, ratio=ratio)
         assert len(run(settings, n_images)[0]) <= n_labelings
     assert len(run(search_settings(proposer="random", ratio=ratio), n_images)[0]) == n_labelings
@@ -229,26 +277,38 @@ def trials_of(*pairs: tuple[str, float]) -> list[Trial]:
     return [Trial(bits(text), taskness) for text, taskness in pairs]
 
 
+def best_of(trials: list[Trial], n: int, min_ablation: float, *known: str) -> list[int]:
+    """Positions of the best trials that differ, from each other and from known labelings."""
+    order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
+    away = np.array([bits(text) for text in known]) if known else None
+    return best_different([trial.labeling for trial in trials], order, n, min_ablation, away)
+
+
 def test_the_best_labelings_that_differ_are_chosen_in_order() -> None:
     trials = trials_of(
         ("110000", 0.5), ("101000", 0.9), ("001100", 0.8), ("000011", 0.7), ("010010", 0.6)
     )
-    assert best_different(trials, 5, 0.0) == [1, 2, 3, 4, 0]
-    assert best_different(trials, 5, 0.5) == [1, 2, 3, 4, 0]
-    assert best_different(trials, 5, 0.8) == [1, 3]
-    assert best_different(trials, 1, 0.8) == [1]
-    assert best_different([], 3, 0.8) == []
+    assert best_of(trials, 5, 0.0) == [1, 2, 3, 4, 0]
+    assert best_of(trials, 5, 0.5) == [1, 2, 3, 4, 0]
+    assert best_of(trials, 5, 0.8) == [1, 3]
+    assert best_of(trials, 1, 0.8) == [1]
+    assert best_of([], 3, 0.8) == []
+    assert best_of(trials, 5, 0.8, "101000") == [3]
+    assert best_of(trials, 5, 0.5, "101000", "000011") == [2, 4, 0]
+    assert best_of(trials, 5, 1.0, "100100", "010001") == []
 
 
 def test_equal_scores_go_by_the_order_of_scoring() -> None:
     trials = trials_of(("1000", 0.5), ("0100", 0.5), ("0010", 0.7))
-    assert best_different(trials, 3, 1.0) == [2, 0, 1]
+    assert best_of(trials, 3, 1.0) == [2, 0, 1]
 
 
 def test_at_1_to_1_half_is_asked_and_flips_are_the_same() -> None:
     trials = trials_of(("11110000", 0.9), ("00001111", 0.8), ("11001100", 0.7), ("11100001", 0.6))
-    assert best_different(trials, 4, 1.0) == [0, 2]
-    assert best_different(trials, 4, 0.5) == [0, 2, 3]
+    assert best_of(trials, 4, 1.0) == [0, 2]
+    assert best_of(trials, 4, 0.5) == [0, 2, 3]
+    assert best_of(trials, 4, 1.0, "00001111") == [2]
+    assert best_of(trials, 4, 1.0, "00110011") == [0]
 
 
 @pytest.mark.parametrize("ratio", [1, 4])
@@ -257,7 +317,7 @@ def test_any_two_chosen_are_far_enough_apart(ratio: int, min_ablation: float) ->
     rng = np.random.default_rng(0)
     labelings = random_labelings(200, 20, 20 // (ratio + 1), rng)
     trials = [Trial(labeling, float(rng.random())) for labeling in labelings]
-    chosen = best_different(trials, 200, min_ablation)
+    chosen = best_of(trials, 200, min_ablation)
     least = min_ablation / 2 if ratio == 1 else min_ablation
     for i, j in pairwise(chosen):
         assert trials[i].taskness >= trials[j].taskness

@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+from taskdisc.config import SearchSettings, settings_from
 from taskdisc.discovery.proposers import PROPOSERS, Proposer, check_proposer, make_proposer
+from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
-from taskdisc.images import as_image_set
-from taskdisc.labelings import ablation, random_labelings
+from taskdisc.images import ImageSet, as_image_set
+from taskdisc.labelings import ablation, best_different, key, random_labelings
+from taskdisc.taskness.closed_form import closed_form_taskness
 
+CLIMBERS = ["swap", "spectral"]
 NAMES = [*PROPOSERS, "TwoPointsDE", "OnePlusOne", "CMA", "PSO", "RandomSearch", "NGOpt"]
 ONE_AT_A_TIME = "Cobyla"
 """An optimiser that refuses to be asked for more before it is told."""
@@ -19,12 +23,19 @@ N_IMAGES, N_POS = 30, 6
 HIDDEN = random_labelings(1, N_IMAGES, N_POS, np.random.default_rng(99))[0]
 
 
-def make(name: str, seed: int = 0, budget: int = 60, **changes: Any) -> Proposer:
-    options = {"n_pos": N_POS, "batch": 10, "kernel": "linear", **changes}
-    n_images = options.pop("n_images", N_IMAGES)
+def noise(n_images: int = N_IMAGES) -> ImageSet:
     pixels = np.random.default_rng(0).integers(0, 256, (n_images, 32, 32, 3))
-    images = as_image_set(pixels.astype(np.uint8))
-    return make_proposer(name, images, seed=seed, budget=budget, **options)
+    return as_image_set(pixels.astype(np.uint8))
+
+
+def space_of(name: str, images: ImageSet | None = None, **changes: Any) -> Space:
+    plain = {"budget": 60, "batch": 10, "tasks": 1, "closed_form": {"kernel": "rbf"}}
+    settings = settings_from(SearchSettings, {**plain, **changes, "proposer": name})
+    return Space(noise() if images is None else images, settings)
+
+
+def make(name: str, seed: int = 0, budget: int = 60, **changes: Any) -> Proposer:
+    return make_proposer(space_of(name, seed=seed, budget=budget, **changes))
 
 
 def closeness(labelings: np.ndarray) -> np.ndarray:
@@ -37,6 +48,8 @@ def asked(proposer: Proposer, n_labelings: int, batch: int = 10) -> np.ndarray:
     rows: list[np.ndarray] = []
     while len(rows) < n_labelings:
         labelings = proposer.ask(batch)
+        if not len(labelings):
+            break
         proposer.tell(closeness(labelings))
         rows.extend(labelings)
     return np.stack(rows)
@@ -58,6 +71,10 @@ class TestEveryProposer:
         assert np.array_equal(state, np.random.get_state()[1])  # type: ignore[index]
 
     def test_other_seed_other_sequence(self, name: str) -> None:
+        if name in CLIMBERS:  # from other starts they may find the same, best first
+            starts = [make(name, seed).starts(100) for seed in (0, 1)]  # type: ignore[attr-defined]
+            assert not np.array_equal(*starts)
+            return
         assert not np.array_equal(asked(make(name), 30)[:30], asked(make(name, seed=1), 30)[:30])
 
     def test_does_not_favour_the_first_images(self, name: str) -> None:
@@ -67,23 +84,24 @@ class TestEveryProposer:
         assert not (starts == first).all(axis=1).any()
 
     def test_takes_batches_smaller_than_announced(self, name: str) -> None:
-        proposer = make(name)
-        for n_labelings in (3, 1, 10, 2):
+        proposer = make(name, tasks=4)
+        for n_labelings in (3, 1, 4, 2):
             labelings = proposer.ask(n_labelings)
             assert 1 <= len(labelings) <= n_labelings
             proposer.tell(closeness(labelings))
 
-    @pytest.mark.parametrize("n_pos", [1, N_IMAGES // 2, N_IMAGES - 1])
-    def test_any_ratio(self, name: str, n_pos: int) -> None:
-        labelings = make(name, n_pos=n_pos).ask(10)
-        assert (labelings.sum(axis=1) == n_pos).all()
+    @pytest.mark.parametrize("ratio", [1, 2, N_IMAGES - 1])
+    def test_any_ratio(self, name: str, ratio: int) -> None:
+        labelings = make(name, ratio=ratio).ask(10)
+        assert len(labelings)
+        assert (labelings.sum(axis=1) == N_IMAGES // (ratio + 1)).all()
 
     def test_takes_equal_scores(self, name: str) -> None:
         proposer = make(name)
         for _ in range(4):
-            labelings = proposer.ask(10)
+            labelings = proposer.ask(4)
             proposer.tell(np.zeros(len(labelings)))
-        assert len(proposer.ask(10))
+        assert len(proposer.ask(4)) or name in CLIMBERS
 
     def test_a_budget_of_one(self, name: str) -> None:
         proposer = make(name, budget=1, batch=1)
@@ -102,8 +120,93 @@ SEQUENCES = """if True:
 """
 
 
+@pytest.fixture(scope="module")
+def spaces(digits: ImageSet) -> dict[tuple[str, int], Space]:
+    """Searches of digits by name and ratio, for six tasks each."""
+    return {
+        (name, ratio): space_of(
+            name, digits, ratio=ratio, tasks=6 if ratio == 1 else 5, min_ablation=0.8, seed=2
+        )
+        for name in CLIMBERS
+        for ratio in (1, 4)
+    }
+
+
+@pytest.mark.parametrize("ratio", [1, 4])
+@pytest.mark.parametrize("name", CLIMBERS)
+class TestClimbers:
+    def test_never_ask_twice_and_run_dry(
+        self, spaces: dict[tuple[str, int], Space], name: str, ratio: int
+    ) -> None:
+        proposer = make_proposer(spaces[name, ratio])
+        every: list[str] = []
+        while len(labelings := proposer.ask(100)):
+            every += map(key, labelings)
+            assert len(every) < 100_000
+        assert len(set(every)) == len(every) >= spaces[name, ratio].settings.tasks
+        assert len(proposer.ask(5)) == 0
+
+    def test_batches_of_any_size_are_one_sequence(
+        self, spaces: dict[tuple[str, int], Space], name: str, ratio: int
+    ) -> None:
+        one, other = (make_proposer(spaces[name, ratio]) for _ in range(2))
+        together = one.ask(40)
+        apart = [other.ask(n) for n in (1, 20, 3, 16)]
+        assert np.array_equal(np.concatenate(apart), together)
+
+    def test_what_they_are_told_changes_nothing(
+        self, spaces: dict[tuple[str, int], Space], name: str, ratio: int
+    ) -> None:
+        one, other = (make_proposer(spaces[name, ratio]) for _ in range(2))
+        for _ in range(4):
+            a, b = one.ask(9), other.ask(9)
+            assert np.array_equal(a, b)
+            one.tell(np.zeros(len(a)))
+            other.tell(np.linspace(0, 1, len(b)))
+
+    def test_ask_better_labelings_than_are_drawn(
+        self, spaces: dict[tuple[str, int], Space], name: str, ratio: int
+    ) -> None:
+        space = spaces[name, ratio]
+        labelings = make_proposer(space).ask(30)
+        drawn = random_labelings(300, space.n_images, space.n_pos, np.random.default_rng(0))
+        found, luck = (closed_form_taskness(space.quadratic, x) for x in (labelings, drawn))
+        assert np.median(found) > luck.max()
+
+    def test_find_as_many_different_labelings_as_are_wanted(
+        self, digits: ImageSet, name: str, ratio: int
+    ) -> None:
+        def n_different(tasks: int) -> int:
+            """At this distance among the labelings of a search for so many tasks."""
+            changes: dict[str, Any] = {"ratio": ratio, "min_ablation": 0.6}
+            space = space_of(name, digits, tasks=tasks, **changes)
+            proposer, rows = make_proposer(space), np.empty((0, len(digits)), dtype=np.uint8)
+            while len(rows) < 3000 and len(labelings := proposer.ask(100)):
+                rows = np.concatenate([rows, labelings])
+            order = np.argsort(-closed_form_taskness(space.quadratic, rows), kind="stable")
+            return len(best_different(rows, order.tolist(), 10**6, 0.6))
+
+        few, many = n_different(1), n_different(12)
+        assert many > few
+        assert many >= 12
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_optimisers_begin_with_the_local_optima_that_they_are_given(
+    digits: ImageSet, seed: int
+) -> None:
+    for ratio in (1, 4):
+        changes = {"ratio": ratio, "seed": seed, "tasks": 3}
+        optima = make_proposer(space_of("swap", digits, **changes)).ask(7)
+        for name in ("TwoPointsDE", "OnePlusOne", "CMA"):
+            first = make_proposer(space_of(name, digits, warm_start=7, **changes)).ask(10)
+            assert {key(row) for row in optima} <= {key(row) for row in first}
+            plain = make_proposer(space_of(name, digits, **changes)).ask(10)
+            assert not {key(row) for row in optima} & {key(row) for row in plain}
+
+
 def test_another_process_asks_the_same() -> None:
-    environment = {**os.environ, "PYTHONHASHSEED": "77"}
+    environment = {**os.environ, "PYTHONHASHSEED": "77", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SEQUENCES, os.path.dirname(__file__)]
     answer = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     expected = [f"{name} {asked(make(name), 60).tobytes().hex()}" for name in NAMES]
@@ -141,7 +244,10 @@ def test_any_seed_that_the_settings_take(name: str, seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("TwoPointDE", r"`proposer` must be random.* got 'TwoPointDE'; did you mean 'TwoPointsDE'"),
+        (
+            "TwoPointDE",
+            r"`proposer` must be swap, spectral, random or .* got 'TwoPointDE'; did you mean 'TwoPointsDE'",
+        ),
         ("twopointsde", "did you mean 'TwoPointsDE'"),
         ("randm", "did you mean 'random'"),
         ("", r"`proposer` must be .* choose one of"),

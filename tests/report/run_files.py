@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import SearchSettings, dump_settings, settings_from
+from taskdisc.discovery.result import SCHEMA
 from taskdisc.labelings import to_hex
 
 N_IMAGES = 10
@@ -24,6 +25,8 @@ def write_unfinished(folder: Path, n_trials: int = 5, **changes: Any) -> Path:
     folder.mkdir(parents=True)
     settings = {
         "budget": 8,
+        "proposer": "TwoPointsDE",
+        "scorer": "trained",
         "confirm": {"n_splits": 2, "n_random": 60, "random_splits": 2},
         "protocol": {"n_steps": 5, "n_splits": 5},
         **changes,
@@ -77,6 +80,7 @@ def write_finished(
         {
             "positives": POSITIVES[trial],
             "trial": trial,
+            "chosen": chosen,
             "seen": SEEN[trial],
             "confirmed": {
                 "mean": mean,
@@ -97,10 +101,12 @@ def write_finished(
                 }
             },
         }
-        for trial, mean, (name, shared) in zip((3, 2, 4), confirmed, MATCHES, strict=True)
+        for chosen, (trial, mean, (name, shared)) in enumerate(
+            zip((3, 2, 4), confirmed, MATCHES, strict=True)
+        )
     ]
     result = {
-        "schema": 1,
+        "schema": SCHEMA,
         "n_images": N_IMAGES,
         "seconds": {"search": 7.5, "confirm": 61.0},
         "threshold": 0.09,

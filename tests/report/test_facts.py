@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from run_files import N_IMAGES, SEEN, write_finished, write_unfinished
 
+from taskdisc.discovery.result import SCHEMA
 from taskdisc.errors import RunFolderError
 from taskdisc.report.facts import read_facts
 
@@ -109,8 +110,9 @@ def test_a_foreign_folder_is_refused(tmp_path: Path) -> None:
         ("confirm.jsonl", ""),
         ("confirm.jsonl", '{"kind": "task", "per_split": 3, "seconds": 0}\n'),
         ("result.json", ""),
-        ("result.json", '{"schema": 1}'),
-        ("result.json", '{"schema": 2}'),
+        ("result.json", f'{{"schema": {SCHEMA}}}'),
+        ("result.json", f'{{"schema": {SCHEMA - 1}}}'),
+        ("result.json", f'{{"schema": {SCHEMA + 1}}}'),
         ("pictures.npz", "not an archive"),
     ],
 )

@@ -12,6 +12,7 @@ from browser import Browser, visited
 from run_files import N_IMAGES, write_finished, write_unfinished
 
 from taskdisc.discovery.export import export_tasks
+from taskdisc.errors import RunFolderError
 from taskdisc.report.facts import read_facts
 from taskdisc.report.gallery import render_gallery
 from taskdisc.report.page import write_report
@@ -85,15 +86,27 @@ def test_the_nearest_other_task_is_told(tmp_path: Path) -> None:
     assert [row["nearest"] for row in rows] == [None, *[{"number": 1, "ablation": 1.0}] * 2]
 
 
-def test_a_run_of_the_first_version_has_a_gallery(tmp_path: Path) -> None:
+def test_a_run_of_the_first_version_is_refused(tmp_path: Path) -> None:
     folder = write_finished(tmp_path / "run")
 
     def older(result: dict[str, Any]) -> None:
-        del result["recovered"]
-        for task in result["tasks"]:
-            del task["match"]
+        result["schema"] = 1
 
     change_result(folder, older)
+    with pytest.raises(RunFolderError, match=r"`schema` of .*result\.json' must be 2, got 1"):
+        write_report(folder)
+
+
+def test_images_without_classes_or_pictures_have_a_gallery(tmp_path: Path) -> None:
+    folder = write_finished(tmp_path / "run")
+
+    def without_classes(result: dict[str, Any]) -> None:
+        result["recovered"] = {}
+        for task in result["tasks"]:
+            task["match"] = {}
+            task["known_classes"] = {}
+
+    change_result(folder, without_classes)
     (folder / "pictures.npz").unlink()
     page = write_report(folder).with_name("gallery.html")
     assert "There are no pictures in the run folder" in page.read_text()

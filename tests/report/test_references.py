@@ -11,7 +11,9 @@ ALWAYS = {"atanov2022", "lecun1998", "kingma2015", "phipson2010", "benjamini1995
 @pytest.mark.parametrize(
     ("settings", "more"),
     [
-        ({}, {"nevergrad", "storn1997", "digits"}),
+        ({}, {"digits"}),
+        ({"proposer": "TwoPointsDE"}, {"nevergrad", "storn1997", "digits"}),
+        ({"proposer": "spectral"}, {"digits"}),
         ({"proposer": "random"}, {"digits"}),
         ({"proposer": "OnePlusOne"}, {"nevergrad", "digits"}),
         ({"proposer": "random", "images": {"source": "cifar100"}}, {"krizhevsky2009"}),
