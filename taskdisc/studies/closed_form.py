@@ -39,8 +39,8 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
     """Correlation of closed forms with trained taskness, per image set, kernel and ridge.
 
     Left out one at a time, as in a search, and on the very splits of the first ten trainings.
-    `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is what the correlation
-    of a perfect predictor would be, from two halves of the trainings.
+    `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is the correlation of
+    a perfect predictor, from two halves of the trainings.
     """
     protocol = replace(protocol_from("stratified"), n_splits=settings.trainings)
     rng = np.random.default_rng(settings.seed)

@@ -50,13 +50,14 @@ def features(name: str, image_set: ImageSet, device: str = "cpu") -> np.ndarray:
     kind, argument = _parsed(name)
     row = KINDS[kind]
     found = row(argument, image_set, device)
-    finite = np.isfinite(found).all(axis=1)
+    # Row by row, for no truth value of every entry needs to be kept.
+    finite = np.array([bool(np.isfinite(row).all()) for row in found])
     if not finite.all():
         raise ImageSetError(
             f"`closed_form.features` must be finite numbers, got NaN or infinity from '{name}' for "
             f"image {int(finite.argmin())} of {len(found)}; leave the image out or mend its row."
         )
-    if (found == found[0]).all():
+    if all(np.array_equal(row, found[0]) for row in found):
         raise ImageSetError(
             "`closed_form.features` must tell images apart, got the same from "
             f"'{name}' for all {len(found)}; choose other features or images."
