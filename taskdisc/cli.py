@@ -482,7 +482,7 @@ def _print_tasks(result: dict[str, Any]) -> None:
     if result["trials"] < result["budget"]:
         print(
             f"{result['trials']} labelings were scored, not {result['budget']}: "
-            "the proposer came back with nothing new."
+            "the proposer had no more to offer."
         )
     n_tasks = sum(task["is_task"] for task in result["tasks"])
     print(

@@ -125,9 +125,7 @@ class SearchSettings(Settings):
     warm_start: int = Field(0, ge=0)  # local optima of the closed form that nevergrad starts from
     scorer: Literal["closed-form", "two-stage", "trained"] = "closed-form"
     closed_form: ClosedFormSettings = ClosedFormSettings()
-    train_share: float = Field(
-        0.1, gt=0, le=1
-    )  # two-stage: share of the labelings to train on, the best
+    train_share: float = Field(0.1, gt=0, le=1)  # two-stage: share of the budget to train on
     protocol: Protocol = protocol_from("stratified")  # a name, or {name: …, field: value}
     tasks: int = Field(3, ge=1)  # labelings to confirm
     min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed

@@ -1,6 +1,5 @@
 """A whole search: images, trials, confirmation, files."""
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,11 +22,12 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
 from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
+from taskdisc.taskness.kernels import check_files
 from taskdisc.taskness.score import TrainedScorer, check_fits, check_scorable
 
 SCORERS: dict[str, Callable[[Space, Pool], Scorer]] = {
-    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
-    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.slope),
+    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
+    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
     "trained": lambda space, pool: TrainedScorer(
         space.image_set, space.settings.protocol, space.settings.seed, pool
     ),
@@ -172,7 +172,7 @@ def find(
             "which stays away from them."
         )
     if settings.scorer == "two-stage":
-        n_trained = math.ceil(settings.train_share * len(trials))
+        n_trained = min(settings.n_trained, len(order))
         trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
         order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
     labelings = [trial.labeling for trial in trials]
@@ -236,7 +236,8 @@ def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Spac
 
     Raises:
         SettingError: the ratio does not divide the images, an unknown proposer, labelings to stay
-            away from that do not fit, or more tasks than can be as far apart.
+            away from that do not fit, more tasks than can be as far apart, or a file of a kernel or
+            of features that cannot be read.
         ImageSetError: too few images to split, or more than fit in memory.
     """
     n_positives(len(image_set), settings.ratio)
@@ -250,6 +251,8 @@ def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Spac
             f"{space.n_images} images are possible at `min_ablation` = {settings.min_ablation:g}, "
             f"got {settings.tasks}; lower either."
         )
+    if settings.uses_closed_form:
+        check_files(settings.closed_form.kernel, settings.closed_form.features)
     check_fits(space.memory, "the closed form")
     return space
 

@@ -62,10 +62,10 @@ class Space:
         return memory(self.n_images, s.closed_form.rank) if s.uses_closed_form else 0
 
     @property
-    def slope(self) -> float:
-        """Trained taskness per unit of the closed form's, as measured for its kernel and ridge."""
+    def exponent(self) -> float:
+        """How the closed form is brought to the scale of trained taskness; 1 if not measured."""
         measured = self.settings.closed_form.measured
-        return measured.slope if measured else 1.0
+        return measured.exponent if measured else 1.0
 
     def most_tasks(self) -> int | None:
         """More labelings than this cannot keep that distance from each other; None: no bound known.

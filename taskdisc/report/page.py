@@ -19,6 +19,7 @@ from taskdisc.report.gallery import render_gallery
 from taskdisc.report.references import references_of
 from taskdisc.report.templates import source, templates
 from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.kernels import MEASURED_ON, ridge_of
 from taskdisc.taskness.protocol import WINDOW
 
 
@@ -55,6 +56,7 @@ def render(facts: Facts) -> str:
         facts=facts,
         verdict=verdict(facts),
         references=references_of(facts.settings),
+        scored=scored(facts),
         best_so_far=_best_so_far(facts),
         against_random=_against_random(facts),
         level=LEVEL,
@@ -84,9 +86,41 @@ def verdict(facts: Facts) -> str:
             f"{'it' if n == 1 else 'them'} clearly better than it predicts random labelings."
         )
     it = "it" if n_tasks == 1 else "them"
+    asked = facts.settings.tasks
+    if n < asked:
+        subject = f"Of {asked} labelings asked for, {n} far enough apart were found. {subject}"
     return (
         f"{subject}: a small network that learns {it} on some of the images predicts {it} on the "
         "others, clearly better than it predicts random labelings."
+    )
+
+
+def scored(facts: Facts) -> str:
+    """How the search scored labelings, in plain words."""
+    settings = facts.settings
+    if settings.scorer == "trained":
+        n = settings.protocol.n_splits
+        return (
+            f"Each is a mean over {n} split{'s' if n != 1 else ''}. A maximum over noisy scores "
+            "rises even where there is nothing to find."
+        )
+    closed_form = settings.closed_form
+    ridge = closed_form.ridge or ridge_of(closed_form.kernel, closed_form.features)
+    measured = closed_form.measured
+    agreement = (
+        f"On {MEASURED_ON} that agrees with trained taskness at a rank correlation of "
+        f"{measured.spearman:.2f}."
+        if measured
+        else "How that agrees with trained taskness has not been measured."
+    )
+    stages = {
+        "closed-form": "",
+        "two-stage": f" The best {settings.train_share:.0%} were then scored by training.",
+    }
+    return (
+        "No network was trained for it: each image's label is predicted from all other images by "
+        f"kernel ridge regression ({Path(closed_form.kernel).name}, ridge {ridge:g}). {agreement}"
+        f"{stages[settings.scorer]}"
     )
 
 

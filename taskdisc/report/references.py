@@ -41,6 +41,19 @@ def _by_differential_evolution(settings: SearchSettings) -> bool:
     return _from_nevergrad(settings) and "DE" in settings.proposer
 
 
+def _by_swaps(settings: SearchSettings) -> bool:
+    return settings.proposer in ("swap", "spectral") or settings.warm_start > 0
+
+
+def _by_tangent(settings: SearchSettings) -> bool:
+    return settings.uses_closed_form and "tangent" in settings.closed_form.kernel
+
+
+def _by_random_features(settings: SearchSettings) -> bool:
+    used = (settings.closed_form.features, *settings.closed_form.kernel.split("+"))
+    return settings.uses_closed_form and "random" in used
+
+
 def _on(*sources: str) -> Callable[[SearchSettings], bool]:
     return lambda settings: settings.images.source in sources
 
@@ -79,6 +92,33 @@ REFERENCES: dict[str, Reference] = {
         "https://doi.org/10.1023/A:1008202821328",
         "the algorithm of the proposer.",
         _by_differential_evolution,
+    ),
+    "allen1974": Reference(
+        "Allen, D. M. (1974). The Relationship between Variable Selection and Data Augmentation "
+        "and a Method for Prediction. Technometrics 16(1), 125–127.",
+        "https://doi.org/10.1080/00401706.1974.10489157",
+        "the closed form: what leaving one image out would give.",
+        lambda settings: settings.uses_closed_form,
+    ),
+    "jacot2018": Reference(
+        "Jacot, A., Gabriel, F., Hongler, C. (2018). Neural Tangent Kernel: Convergence and "
+        "Generalization in Neural Networks. NeurIPS 31.",
+        "https://arxiv.org/abs/1806.07572",
+        "the kernel of the closed form.",
+        _by_tangent,
+    ),
+    "coates2011": Reference(
+        "Coates, A., Ng, A., Lee, H. (2011). An Analysis of Single-Layer Networks in Unsupervised "
+        "Feature Learning. AISTATS, PMLR 15, 215–223.",
+        "https://proceedings.mlr.press/v15/coates11a.html",
+        "the random features of the closed form.",
+        _by_random_features,
+    ),
+    "glover1989": Reference(
+        "Glover, F. (1989). Tabu Search, Part I. ORSA Journal on Computing 1(3), 190–206.",
+        "https://doi.org/10.1287/ijoc.1.3.190",
+        "how swap search goes on beyond a local optimum.",
+        _by_swaps,
     ),
     "phipson2010": Reference(
         "Phipson, B., Smyth, G. K. (2010). Permutation P-values Should Never Be Zero. Statistical "

@@ -11,8 +11,13 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.score_reliability import PanelSettings, bootstrap_sd, make_panel, spearman
 from taskdisc.studies.study import Answer
-from taskdisc.taskness.closed_form import Dense, closed_form_taskness, taskness_on_splits
-from taskdisc.taskness.kernels import KERNELS, make_kernel
+from taskdisc.taskness.closed_form import (
+    Dense,
+    calibrated,
+    closed_form_taskness,
+    taskness_on_splits,
+)
+from taskdisc.taskness.kernels import KERNELS, Kernel, make_kernel
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer, splits_of
 
@@ -34,8 +39,8 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
     """Correlation of closed forms with trained taskness, per image set, kernel and ridge.
 
     Left out one at a time, as in a search, and on the very splits of the first ten trainings.
-    `slope` is that of trained taskness on the closed form through 0; `noise_limit` what the
-    correlation of a perfect predictor would be, from two halves of the trainings.
+    `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is the correlation of
+    a perfect predictor, from two halves of the trainings.
     """
     protocol = replace(protocol_from("stratified"), n_splits=settings.trainings)
     rng = np.random.default_rng(settings.seed)
@@ -55,7 +60,7 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
         few = replace(protocol, n_splits=min(10, settings.trainings))
         masks = np.stack([splits_of(few, labeling, settings.seed)[0] for labeling in panel])
         for name in settings.kernels:
-            kernel = make_kernel(name, images, settings.features)
+            kernel = _Known(make_kernel(name, images, settings.features), len(images))
             for ridge in settings.ridges:
                 score = closed_form_taskness(Dense(kernel, len(images), ridge), panel)
                 on_splits = taskness_on_splits(kernel, panel, ridge, masks)
@@ -70,13 +75,37 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
                         "not_random": spearman(score[planned], trained[planned]),
                         "pearson": float(np.corrcoef(score, trained)[0, 1]),
                         "on_splits": spearman(on_splits, trained),
-                        "slope": float(score @ trained / (score @ score)),
+                        "exponent": _exponent(score, trained),
                         # Spearman & Brown: from half of the trainings to all of them.
                         "noise_limit": float(np.sqrt(2 * halves / (1 + halves))),
                         "n_labelings": len(panel),
                     }
                 )
     return Answer(table, _reading(table, settings), {"closed-form": _draw(table)})
+
+
+class _Known:
+    """A kernel whose matrix is computed once, not for every ridge."""
+
+    def __init__(self, kernel: Kernel, n_images: int) -> None:
+        every = kernel.describe(np.arange(n_images))
+        self._matrix = kernel.compare(every, every)
+
+    def describe(self, positions: np.ndarray) -> np.ndarray:
+        return positions
+
+    def compare(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return self._matrix[np.ix_(a, b)]
+
+
+def _exponent(score: np.ndarray, trained: np.ndarray) -> float:
+    """The exponent of `calibrated` with the least squared error."""
+    from scipy.optimize import minimize_scalar
+
+    def error(log_exponent: float) -> float:
+        return float(((calibrated(score, np.exp(log_exponent)) - trained) ** 2).sum())
+
+    return float(np.exp(minimize_scalar(error, bounds=(-5, 8), method="bounded").x))
 
 
 def _means(table: list[dict[str, Any]]) -> dict[tuple[str, float], float]:

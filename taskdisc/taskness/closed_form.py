@@ -174,6 +174,16 @@ def closed_form_taskness(q: Quadratic, labelings: np.ndarray) -> np.ndarray:
     return 1 - np.divide(error, baseline, out=np.ones(len(z)), where=baseline > 0)
 
 
+def calibrated(closed_form: np.ndarray, exponent: float) -> np.ndarray:
+    """The closed form on the scale of trained taskness: 1 − (1 − x)^e, and e x below 0.
+
+    It keeps what both scales share, 0 for no better than blind and 1 for solved, and all ranks. e
+    is the slope at 0, where ridge has drawn the closed form further in than training does.
+    """
+    above = np.clip(closed_form, 0, 1)
+    return np.where(closed_form > 0, 1 - (1 - above) ** exponent, exponent * closed_form)
+
+
 def taskness_on_splits(
     kernel: Kernel, labelings: np.ndarray, ridge: float, masks: np.ndarray
 ) -> np.ndarray:
@@ -213,19 +223,20 @@ class ClosedFormScorer:
 
     Args:
         q: The form.
-        slope: Trained taskness per unit of the form's, to report it on the same scale.
+        exponent: Of `calibrated`.
     """
 
     group = 1000
 
-    def __init__(self, q: Quadratic, slope: float = 1.0) -> None:
+    def __init__(self, q: Quadratic, exponent: float = 1.0) -> None:
         self._q = q
-        self._slope = slope
+        self._exponent = exponent
 
     def score_groups(self, groups: list[np.ndarray]) -> Iterator[ClosedFormScores]:
         """Scores of each group of labelings, in order."""
         for labelings in groups:
-            yield ClosedFormScores(self._slope * closed_form_taskness(self._q, labelings))
+            taskness = closed_form_taskness(self._q, labelings)
+            yield ClosedFormScores(calibrated(taskness, self._exponent))
 
 
 def memory(n_images: int, rank: int = 0) -> int:

@@ -8,6 +8,8 @@ import numpy as np
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
 
+ROWS = "`closed_form.features` must be a .npy of numbers [n_rows, n_features]"
+
 Describe = Callable[[np.ndarray], np.ndarray]
 """Features [n, n_features] of a batch of n images."""
 
@@ -50,13 +52,14 @@ def features(name: str, image_set: ImageSet, device: str = "cpu") -> np.ndarray:
     kind, argument = _parsed(name)
     row = KINDS[kind]
     found = row(argument, image_set, device)
-    finite = np.isfinite(found).all(axis=1)
+    # Row by row, for no truth value of every entry needs to be kept.
+    finite = np.array([bool(np.isfinite(row).all()) for row in found])
     if not finite.all():
         raise ImageSetError(
             f"`closed_form.features` must be finite numbers, got NaN or infinity from '{name}' for "
             f"image {int(finite.argmin())} of {len(found)}; leave the image out or mend its row."
         )
-    if (found == found[0]).all():
+    if all(np.array_equal(row, found[0]) for row in found):
         raise ImageSetError(
             "`closed_form.features` must tell images apart, got the same from "
             f"'{name}' for all {len(found)}; choose other features or images."
@@ -180,8 +183,7 @@ def _torchvision(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
 
 def _embedding(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
     path, n = Path(argument).expanduser(), len(image_set)
-    rule = "`closed_form.features` must be a .npy of numbers [n_rows, n_features]"
-    rows = read_array(path, rule)
+    rows = read_array(path, ROWS)
     if len(rows) != n:
         last = int(image_set.indices.max())
         if len(rows) < n or len(rows) <= last:

@@ -6,6 +6,7 @@ images are compared pair by pair and tens of thousands with a few hundred landma
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,13 +14,22 @@ import numpy as np
 
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
-from taskdisc.taskness.features import features, read_array
+from taskdisc.taskness.features import ROWS, features, read_array
 
 N_NETWORKS = 32
 """Initialisations over which the tangent kernel is a mean."""
 
+MATRIX = "`closed_form.kernel` must be a .npy of numbers [n, n]"
+
 SAMPLE = 1000
 """Images that decide the width of `rbf`, spread evenly over the set; all where there are fewer."""
+
+
+BATCH = 25
+"""Images that all networks see at a time: their activations stay near a processor's cache."""
+
+STRIP = 500
+"""Rows of the tangent kernel that are worked on at a time."""
 
 
 class Kernel(Protocol):
@@ -80,22 +90,42 @@ class Tangent:
         self._pixels = pixels
         self._layers = layers
         spread = np.linspace(0, len(pixels) - 1, min(SAMPLE, len(pixels))).astype(int)
-        squares = [(a**2).sum(axis=1) * (b**2).sum(axis=1) for a, b in self.describe(spread)]
-        self._scale = max(float(np.sum(squares, axis=0).mean()), 1e-12)
+        norms = [
+            np.einsum("ij,ij->i", a, a, dtype=np.float64)
+            * np.einsum("ij,ij->i", b, b, dtype=np.float64)
+            for a, b in self.describe(spread)
+        ]
+        self._scale = max(float(np.sum(norms, axis=0).mean()), 1e-12)
 
     def describe(self, positions: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
-        images = self._pixels[positions].reshape(-1, 3, 32, 32)
-        return [
-            pair for seed in range(N_NETWORKS) for pair in _gradients(images, seed, self._layers)
-        ]
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for start in range(0, len(positions), BATCH):
+            part = slice(start, start + BATCH)
+            images = self._pixels[positions[part]].reshape(-1, 3, 32, 32)
+            pairs = _gradients(images, N_NETWORKS, self._layers)
+            if not found:
+                found = [
+                    (_rows(len(positions), a.shape[1]), _rows(len(positions), b.shape[1]))
+                    for a, b in pairs
+                ]
+            for rows, values in zip(found, pairs, strict=True):
+                rows[0][part], rows[1][part] = values
+        return found
 
     def compare(
         self, a: list[tuple[np.ndarray, np.ndarray]], b: list[tuple[np.ndarray, np.ndarray]]
     ) -> np.ndarray:
         total = np.zeros((len(a[0][0]), len(b[0][0])))
-        for (a_in, a_out), (b_in, b_out) in zip(a, b, strict=True):
-            total += (a_in @ b_in.T) * (a_out @ b_out.T)
-        return total / self._scale
+        # Some rows at a time, so that no intermediate product is as large as the result.
+        for start in range(0, len(total), STRIP):
+            part = slice(start, start + STRIP)
+            for (a_in, a_out), (b_in, b_out) in zip(a, b, strict=True):
+                product = a_in[part] @ b_in.T
+                if a_out.shape[1] > 1:
+                    product *= a_out[part] @ b_out.T
+                total[part] += product
+        total /= self._scale
+        return total
 
 
 class Mean:
@@ -121,7 +151,7 @@ class Precomputed:
     """
 
     def __init__(self, path: str, n_images: int) -> None:
-        matrix = read_array(path, "`closed_form.kernel` must be a .npy of numbers [n, n]")
+        matrix = read_array(path, MATRIX)
         if matrix.shape != (n_images, n_images):
             raise ImageSetError(
                 f"`closed_form.kernel` must have a row and a column for each of the {n_images} "
@@ -155,20 +185,23 @@ class Precomputed:
         return self._matrix[np.ix_(a, b)]
 
 
+MEASURED_ON = "135 labelings of 50 CIFAR-100 images at 1:4"
+"""The panel behind `Measured`, with 40 trainings per labeling."""
+
+
 @dataclass(frozen=True)
 class Measured:
     """How a kernel's closed form, at its own ridge, agrees with trained taskness.
 
-    By `taskdisc study closed-form` on 135 labelings of 50 CIFAR-100 images at 1:4, 40 trainings
-    each; see docs/experiments.md.
+    By `taskdisc study closed-form`, a mean over three such panels; see docs/experiments.md.
 
     Attributes:
         spearman: Rank correlation.
-        slope: Trained taskness per unit of the closed form's, least squares through 0.
+        exponent: Of `calibrated`, least squares.
     """
 
     spearman: float
-    slope: float
+    exponent: float
 
 
 @dataclass(frozen=True)
@@ -186,20 +219,23 @@ class Row:
     measured: Measured
 
 
-# The ridges are those that agree best with trained taskness, of 1, 3, 10, ... where the closed form
-# is not yet flat: with ever more ridge ranks hardly change, but all scores go to 0.
+# Each ridge is the least of 1, 3, 10, 30, 100 whose correlation is within its standard deviation of
+# the best (the one-standard-error rule: Breiman et al. 1984, section 3.4.3). More ridge agrees as
+# well or better, and finds the same labelings, but draws all scores towards 0.
 KERNELS: dict[str, Row] = {
-    "linear": Row(lambda images, of: Linear(features(of, images)), 10.0, Measured(0.782, 1.0)),
-    "rbf": Row(lambda images, of: Rbf(features(of, images)), 10.0, Measured(0.724, 1.0)),
+    "linear": Row(lambda images, of: Linear(features(of, images)), 10.0, Measured(0.748, 1.27)),
+    "rbf": Row(lambda images, of: Rbf(features(of, images)), 3.0, Measured(0.695, 0.94)),
     "tangent": Row(
-        lambda images, of: Tangent(features("pixels", images)), 10.0, Measured(0.844, 1.0)
+        lambda images, of: Tangent(features("pixels", images)), 10.0, Measured(0.842, 4.11)
     ),
     "tangent-fc1": Row(
         lambda images, of: Tangent(features("pixels", images), ("fc1",)),
         10.0,
-        Measured(0.858, 1.0),
+        Measured(0.851, 2.52),
     ),
-    "random": Row(lambda images, of: Linear(features("random", images)), 1.0, Measured(0.57, 1.0)),
+    "random": Row(
+        lambda images, of: Linear(features("random", images)), 1.0, Measured(0.485, 0.32)
+    ),
 }
 """By name. The features are those that `linear` and `rbf` compare."""
 
@@ -226,6 +262,19 @@ def make_kernel(name: str, image_set: ImageSet, of: str = "pixels") -> Kernel:
         for part in resolved_kernel(name).split("+")
     ]
     return kernels[0] if len(kernels) == 1 else Mean(kernels)
+
+
+def check_files(name: str, of: str) -> None:
+    """Refuse a kernel or features whose `.npy` file cannot be read; its numbers are not looked at.
+
+    Raises:
+        SettingError: no such file, or another content.
+    """
+    for path in name.split("+"):
+        if path.endswith(".npy"):
+            read_array(path, MATRIX)
+    if of.endswith(".npy"):
+        read_array(of, ROWS)
 
 
 def ridge_of(name: str, of: str = "pixels") -> float:
@@ -258,39 +307,83 @@ def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.maximum(distances, 0, out=distances)
 
 
+def _rows(n: int, width: int) -> np.ndarray:
+    return np.empty((n, width), dtype=np.float32)
+
+
 def _gradients(
-    images: np.ndarray, seed: int, layers: tuple[str, ...]
+    images: np.ndarray, n_networks: int, layers: tuple[str, ...] = ()
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Per layer of one network, two matrices whose rows' outer product is an image's gradient.
+    """Per network and layer, two float32 matrices whose rows' outer product is a gradient.
 
     Of the `layers`, all if none is named.
     Of a fully connected layer: its input, with a 1 for the bias, and the gradient of its output.
-    Of a convolution, whose gradient is a sum over positions: the gradient itself, and ones.
+    Of a convolution, whose gradient is a sum over positions: the gradient itself, and ones. Only
+    of the layers asked for, all by default: nothing is derived below the first of them.
+
+    Args:
+        images: Standardised [n, 3, 32, 32].
+        n_networks: The LeNets of the seeds from 0 up, which work side by side.
+        layers: Names of layers.
     """
     import torch
     from torch.nn import functional as F
-    from torch.nn.utils import vector_to_parameters
 
-    from taskdisc.taskness.lenet import LeNet, initial_parameters
+    weights, n, s = _networks(n_networks), len(images), n_networks
+    asked = layers or tuple(name.split(".")[0] for name in weights if name.endswith("weight"))
+    seen: dict[str, tuple[Any, Any]] = {}  # layer -> its input and its output
 
-    net = LeNet()
-    vector_to_parameters(initial_parameters([seed])[0], net.parameters())
-    seen = []
-    for name in layers or dict(net.named_children()):
-        layer = net.get_submodule(name)
-        layer.register_forward_hook(lambda layer, inputs, out: seen.append((layer, inputs[0], out)))
-    with torch.enable_grad():
-        logits = net(torch.from_numpy(images).float())
-        outputs = [out for _, _, out in seen]
-        deltas = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), outputs)
-    pairs = []
-    for (layer, x, _), delta in zip(seen, deltas, strict=True):
-        if isinstance(layer, torch.nn.Conv2d):
-            patches = F.unfold(x.detach(), layer.kernel_size)  # [n, inputs x 5 x 5, positions]
-            maps = delta.flatten(2)
-            weight = torch.einsum("nop,nkp->nok", maps, patches).flatten(1)
-            a, b = torch.cat([weight, maps.sum(dim=2)], dim=1), torch.ones(len(x), 1)
+    def through(name: str, x: Any) -> Any:
+        weight, bias = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        if name.startswith("conv"):
+            groups = 1 if name == "conv1" else s
+            out = F.conv2d(x, weight.flatten(0, 1), bias.flatten(), groups=groups)
         else:
-            a, b = F.pad(x.detach(), (0, 1), value=1.0), delta
-        pairs.append((a.double().numpy(), b.double().numpy()))
-    return pairs
+            out = torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
+        if name in asked:
+            # Nothing below the first layer asked for needs a gradient, so that is a leaf.
+            seen[name] = x.detach(), out.requires_grad_()
+        return out
+
+    # One thread: batches are small, and what threads wait for each other would be most of the time.
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.enable_grad():
+            x = torch.from_numpy(images).float().contiguous(memory_format=torch.channels_last)
+            x = F.relu(F.max_pool2d(through("conv1", x), 2))
+            x = F.relu(F.max_pool2d(through("conv2", x), 2))
+            x = x.reshape(n, s, -1).transpose(0, 1).contiguous()
+            x = F.relu(through("fc2", F.relu(through("fc1", x))))
+            logits = through("fc3", x)
+            outputs = [out for _, out in seen.values()]
+            deltas = torch.autograd.grad((logits[..., 1] - logits[..., 0]).sum(), outputs)
+        pairs = []
+        for (name, (x, _)), delta in zip(seen.items(), deltas, strict=True):
+            if name.startswith("conv"):
+                _, _, _, height, width = weights[f"{name}.weight"].shape
+                groups = 1 if name == "conv1" else s
+                patches = F.unfold(x, (height, width)).reshape(n * groups, -1, delta[0, 0].numel())
+                maps = delta.reshape(n * groups, -1, patches.shape[2])
+                weight = torch.bmm(maps, patches.transpose(1, 2)).reshape(n, s, -1)
+                bias = maps.sum(dim=2).reshape(n, s, -1)
+                a, b = torch.cat([weight, bias], dim=2).transpose(0, 1), torch.ones(s, n, 1)
+            else:
+                a, b = F.pad(x, (0, 1), value=1.0), delta
+            pairs.append((a.numpy(), b.numpy()))
+    finally:
+        torch.set_num_threads(n_threads)
+    return [(a[i], b[i]) for i in range(s) for a, b in pairs]
+
+
+@cache
+def _networks(n_networks: int) -> dict[str, Any]:
+    """Initial parameters by name, each [n_networks, ...], of the LeNets of the seeds from 0 up."""
+    from taskdisc.taskness.lenet import SHAPES, initial_parameters
+
+    flat = initial_parameters(range(n_networks))
+    parts = flat.split([int(np.prod(shape)) for shape in SHAPES.values()], dim=1)
+    return {
+        name: part.reshape(n_networks, *shape)
+        for (name, shape), part in zip(SHAPES.items(), parts, strict=True)
+    }

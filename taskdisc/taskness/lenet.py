@@ -79,10 +79,12 @@ def standardised(
     reference = x if like is None else _channels(like, dtype)
     mean = reference.mean(dim=(0, 2, 3), keepdim=True)
     std = reference.std(dim=(0, 2, 3), keepdim=True, correction=0)
+    # In place: tens of thousands of images take 0.7 GB a copy.
+    x.sub_(mean).div_(std.clamp_min(1e-5))
     # Below the step of one grey level there is only rounding.
-    return torch.where(std > 1e-5, (x - mean) / std.clamp_min(1e-5), torch.zeros_like(x))
+    return x.masked_fill_(std <= 1e-5, 0)
 
 
 def _channels(images: np.ndarray, dtype: torch.dtype) -> Tensor:
     # A copy, for torch warns of arrays that it may not write to, as memory maps are.
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(dtype) / 255
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(dtype).div_(255)

@@ -149,8 +149,14 @@ def test_jobs_do_not_change_the_second_stage(images: ImageSet) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    [{}, {"trial": 0}, {"trial": 999, "taskness": 0.1}, {"trial": None, "taskness": 0.1}]
-    + [{"trial": 0, "taskness": "high"}, {"trial": [0], "taskness": 0.1}],
+    [
+        {},
+        {"trial": 0},
+        {"trial": 999, "taskness": 0.1},
+        {"trial": None, "taskness": 0.1},
+        {"trial": [0], "taskness": 0.1},
+        {"trial": 0, "taskness": "high"},
+    ],
 )
 def test_a_damaged_log_of_the_second_stage_is_refused(
     images: ImageSet, line: dict[str, Any]
