@@ -90,22 +90,23 @@ class SwapProposer(Proposer):
 
     def _round(self) -> None:
         space, q = self._space, self._space.quadratic
-        away = space.known
+        away, least = space.known, space.settings.min_ablation
         if len(self._different) < self._n_wanted:
             away = np.concatenate([away, self._found[self._different]])
-        ends = descend(q, self.starts(self._n_starts), away)
-        names = [key(labeling) for labeling in ends]
-        new = {k: row for k, row in zip(names, ends, strict=True) if k not in self._seen}
-        if new:
-            rows = np.stack(list(new.values()))
-            taskness = closed_form_taskness(q, rows)
-            order = np.argsort(-taskness, kind="stable")
-            self._seen.update(new)
-            self._found = np.concatenate([self._found, rows[order]])
-            self._taskness = np.concatenate([self._taskness, taskness[order]])
-        order = np.argsort(-self._taskness, kind="stable")
-        least = space.settings.min_ablation
-        best = best_different(self._found, order.tolist(), self._n_wanted, least, space.known)
+        # After a round in vain the next keeps away twice as hard.
+        weight = 2.0 ** (1 + self._fruitless)
+        ends = descend(q, self.starts(self._n_starts), away, weight)
+        taskness = closed_form_taskness(q, ends)
+        order = np.argsort(-taskness, kind="stable").tolist()
+        # Of many ends near to each other the best is enough; else they would use up the budget.
+        for i in best_different(ends, order, len(ends), least, space.known):
+            name = key(ends[i])
+            if name not in self._seen:
+                self._seen.add(name)
+                self._found = np.concatenate([self._found, ends[i : i + 1]])
+                self._taskness = np.append(self._taskness, taskness[i])
+        order = np.argsort(-self._taskness, kind="stable").tolist()
+        best = best_different(self._found, order, self._n_wanted, least, space.known)
         self._fruitless = self._fruitless + 1 if best == self._different else 0
         self._different = best
 

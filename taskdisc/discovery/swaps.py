@@ -16,9 +16,6 @@ SHORTLIST = 16
 TABU = 20
 """Swaps without a better labeling after which a search that goes on beyond an optimum gives up."""
 
-WEIGHT = 2.0
-"""What sharing all positives with a labeling to stay away from costs, in baseline errors."""
-
 
 class Avoiding:
     """A form plus a penalty of w · ((t · y) / n_pos)² for each labeling t to stay away from.
@@ -27,12 +24,12 @@ class Avoiding:
     t stands for ±1, it grows from half of them, in both directions.
     """
 
-    def __init__(self, q: Quadratic, away: np.ndarray) -> None:
+    def __init__(self, q: Quadratic, away: np.ndarray, weight: float) -> None:
         n_images, n_pos = away.shape[1], int(away[0].sum()) if len(away) else 1
         signed = 2.0 * away - 1 if 2 * n_pos == n_images else away.astype(float)
         baseline = n_pos * (1 - n_pos / n_images)
         self._q = q
-        self._t = signed * (np.sqrt(WEIGHT * baseline) / n_pos)
+        self._t = signed * (np.sqrt(weight * baseline) / n_pos)
         self.diagonal = q.diagonal + (self._t**2).sum(axis=0)
 
     def half_gradient(self, y: np.ndarray) -> np.ndarray:
@@ -52,7 +49,9 @@ class Avoiding:
         return self._q.entries(rows, columns) + a @ b
 
 
-def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None) -> np.ndarray:
+def descend(
+    q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None, weight: float = 2.0
+) -> np.ndarray:
     """Where swap search from each labeling ends, uint8 [n_labelings, n_images]; all at once.
 
     With all pairs of images at hand: the best swap among the most promising, one after the other,
@@ -66,9 +65,10 @@ def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None)
         q: The form.
         labelings: Starts, 0/1 [n_labelings, n_images], all with as many positives.
         away: Labelings to stay away from [n_away, n_images]; their nearness is penalised.
+        weight: What sharing all positives with one of them costs, in errors of the baseline.
     """
     y = labelings.astype(bool)
-    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away)
+    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away, weight)
     if isinstance(q, LowRank):
         return _blocks(form, y).astype(np.uint8)
     best = _steepest(form, y, tabu=TABU, tenure=max(2, int(y[0].sum()) // 4))

@@ -246,7 +246,8 @@ def test_any_seed_that_the_settings_take(name: str, seed: int) -> None:
     [
         (
             "TwoPointDE",
-            r"must be swap, spectral, random or .* got 'TwoPointDE'; did you mean 'TwoPointsDE'",
+            r"`proposer` must be swap, spectral, random or .* got 'TwoPointDE'; "
+            "did you mean 'TwoPointsDE'",
         ),
         ("twopointsde", "did you mean 'TwoPointsDE'"),
         ("randm", "did you mean 'random'"),

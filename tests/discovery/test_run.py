@@ -16,7 +16,7 @@ from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import ablations, is_near
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.taskness.closed_form import closed_form_taskness
+from taskdisc.taskness.closed_form import calibrated, closed_form_taskness
 from taskdisc.taskness.score import score
 
 TINY: dict[str, Any] = {
@@ -70,7 +70,8 @@ def test_the_closed_form_is_seen_on_the_trained_scale(images: ImageSet) -> None:
     space = Space(images, settings)
     found = find(space, POOL, MemoryJournal(), MemoryJournal(), Progress())
     labelings = np.stack([trial.labeling for trial in found.trials])
-    expected = space.slope * closed_form_taskness(space.quadratic, labelings)
+    assert space.exponent != 1  # this kernel was measured
+    expected = calibrated(closed_form_taskness(space.quadratic, labelings), space.exponent)
     np.testing.assert_allclose([trial.taskness for trial in found.trials], expected)
 
 
@@ -94,7 +95,7 @@ def test_only_the_best_share_is_trained(images: ImageSet, share: float) -> None:
     # They are the best by the closed form, and are scored as `score` does.
     space = Space(images, settings)
     labelings = np.stack([trial.labeling for trial in found.trials])
-    first = space.slope * closed_form_taskness(space.quadratic, labelings)
+    first = calibrated(closed_form_taskness(space.quadratic, labelings), space.exponent)
     assert set(trained) == set(np.argsort(-first, kind="stable")[:n_trained].tolist())
     second = score(
         images, labelings[trained], protocol=settings.protocol, seed=settings.seed, jobs=1

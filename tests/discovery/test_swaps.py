@@ -102,7 +102,7 @@ def test_a_low_rank_end_is_judged_by_the_form_itself(digits: ImageSet) -> None:
 def test_the_value_is_the_cost_up_to_a_constant(kind: str, n_pos: int, n_away: int) -> None:
     q, labelings = form(kind, 30), starts_of(20, 30, n_pos)
     away = starts_of(n_away, 30, n_pos, seed=9)
-    value = (labelings * Avoiding(q, away).half_gradient(labelings.astype(bool))).sum(axis=1)
+    value = (labelings * Avoiding(q, away, 2.0).half_gradient(labelings.astype(bool))).sum(axis=1)
     np.testing.assert_allclose(value, cost(q, labelings, away), atol=1e-4)
 
 

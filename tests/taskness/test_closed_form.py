@@ -12,6 +12,7 @@ from taskdisc.taskness.closed_form import (
     Dense,
     LowRank,
     Quadratic,
+    calibrated,
     closed_form_taskness,
     leading_vectors,
     memory,
@@ -242,8 +243,23 @@ def test_scores_in_a_batch_as_alone_and_on_the_trained_scale() -> None:
         for scores in ClosedFormScorer(q).score_groups([row[None] for row in labelings])
     ]
     np.testing.assert_allclose(together, alone, atol=1e-12)
-    scaled = next(ClosedFormScorer(q, slope=0.7).score_groups([labelings])).taskness
-    np.testing.assert_allclose(scaled, 0.7 * together)
+    scaled = next(ClosedFormScorer(q, exponent=3.0).score_groups([labelings])).taskness
+    np.testing.assert_allclose(scaled, calibrated(together, 3.0))
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 4.0])
+def test_calibration_keeps_0_and_1_and_the_order(exponent: float) -> None:
+    x = np.linspace(-2, 1, 301)
+    y = calibrated(x, exponent)
+    assert (np.diff(y) > 0).all()
+    assert y[-1] == 1
+    np.testing.assert_allclose(
+        calibrated(np.array([0.0, 1e-6, -1e-6]), exponent),
+        [0, 1e-6 * exponent, -1e-6 * exponent],
+        rtol=1e-4,
+    )
+    if exponent == 1:
+        np.testing.assert_allclose(y, x)
 
 
 def test_memory_grows_with_the_square_of_the_images_or_with_the_rank() -> None:

@@ -11,6 +11,7 @@ from taskdisc.images import ImageSet, as_image_set
 from taskdisc.taskness import kernels as module
 from taskdisc.taskness.features import features
 from taskdisc.taskness.kernels import (
+    EMBEDDED,
     KERNELS,
     Kernel,
     Linear,
@@ -109,8 +110,8 @@ def test_names_joined_by_plus_are_a_mean(digits: ImageSet, tmp_path: Path) -> No
     found = matrix_of(make_kernel(f"rbf+{tmp_path / 'k.npy'}", images, "random"), 10)
     expected = (matrix_of(make_kernel("rbf", images, "random"), 10) + np.eye(10)) / 2
     np.testing.assert_allclose(found, expected)
-    assert ridge_of("rbf") == KERNELS["rbf"].ridge
-    assert ridge_of("random+k.npy") == (KERNELS["random"].ridge + 1) / 2
+    assert ridge_of("rbf") == KERNELS["rbf"].ridge != ridge_of("rbf", "random") == EMBEDDED
+    assert ridge_of("random+k.npy") == (KERNELS["random"].ridge + EMBEDDED) / 2
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int64])
