@@ -84,7 +84,7 @@ class TestEveryProposer:
         assert not (starts == first).all(axis=1).any()
 
     def test_takes_batches_smaller_than_announced(self, name: str) -> None:
-        proposer = make(name, tasks=4, min_ablation=0.3)
+        proposer = make(name, tasks=12, min_ablation=0.3)
         for n_labelings in (3, 1, 4, 2):
             labelings = proposer.ask(n_labelings)
             assert 1 <= len(labelings) <= n_labelings

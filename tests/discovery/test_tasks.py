@@ -92,6 +92,7 @@ def test_damaged_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_a_search_in_memory(digits: ImageSet) -> None:
     options: dict[str, Any] = {
         "budget": 4,
+        "proposer": "random",
         "protocol": {"n_steps": 5, "n_splits": 5},
         "confirm": {"n_splits": 2, "n_random": 60, "random_splits": 1},
         "jobs": 1,
