@@ -23,25 +23,32 @@ WEIGHT = 2.0
 class Avoiding:
     """A form plus a penalty of w · ((t · y) / n_pos)² for each labeling t to stay away from.
 
-    y is the labeling itself, so at 1:R the penalty grows from no positives in common; at 1:1, where
-    t stands for ±1, it grows from half of them, in both directions.
+    y is the labeling itself, so at 1:R the penalty grows from no positives in common, or from the
+    `share` of them given, in both directions; at 1:1, where t stands for ±1, from half of them.
     """
 
-    def __init__(self, q: Quadratic, away: np.ndarray) -> None:
+    def __init__(
+        self, q: Quadratic, away: np.ndarray, weight: float = WEIGHT, share: float = 0.0
+    ) -> None:
         n_images, n_pos = away.shape[1], int(away[0].sum()) if len(away) else 1
-        signed = 2.0 * away - 1 if 2 * n_pos == n_images else away.astype(float)
+        # t · y is n_pos where all are in common, so t − share is 0 where that share is.
+        signed = 2.0 * away - 1 if 2 * n_pos == n_images else away - share
         baseline = n_pos * (1 - n_pos / n_images)
         self._q = q
-        self._t = signed * (np.sqrt(WEIGHT * baseline) / n_pos)
+        self._t = signed * (np.sqrt(weight * baseline) / n_pos)
         self.diagonal = q.diagonal + (self._t**2).sum(axis=0)
 
     def half_gradient(self, y: np.ndarray) -> np.ndarray:
         """Half of the gradient at labelings y [n, n_images]; the value is its product with y."""
         return self._q.product(_centred(y)) + (y @ self._t.T) @ self._t
 
-    def columns(self, images: np.ndarray) -> np.ndarray:
-        """As of `Quadratic`."""
-        return self._q.columns(images) + self._t[:, images].T @ self._t
+    def exchanged(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """What taking the images j [n] for i [n] adds to the half gradient, [n, n_images]."""
+        change = self._q.columns(j)  # indexing by an array copies
+        change -= self._q.columns(i)
+        if len(self._t):
+            change += (self._t[:, j] - self._t[:, i]).T @ self._t
+        return change
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """As of `Quadratic`."""
@@ -49,7 +56,13 @@ class Avoiding:
         return self._q.entries(rows, columns) + a @ b
 
 
-def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None) -> np.ndarray:
+def descend(
+    q: Quadratic,
+    labelings: np.ndarray,
+    away: np.ndarray | None = None,
+    weight: float = WEIGHT,
+    share: float = 0.0,
+) -> np.ndarray:
     """Where swap search from each labeling ends, uint8 [n_labelings, n_images]; all at once.
 
     With all pairs of images at hand: the best swap that there is, one after the other, and beyond a
@@ -62,9 +75,11 @@ def descend(q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None)
         q: The form.
         labelings: Starts, 0/1 [n_labelings, n_images], all with as many positives.
         away: Labelings to stay away from [n_away, n_images]; their nearness is penalised.
+        weight: How much, see `WEIGHT`.
+        share: Of the positives in common with each, that costs nothing; at 1:1 it is half of them.
     """
     y = labelings.astype(bool)
-    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away)
+    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away, weight, share)
     return (_blocks if isinstance(q, LowRank) else _steepest)(form, y).astype(np.uint8)
 
 
@@ -125,7 +140,7 @@ def _steepest(q: Avoiding, y: np.ndarray, tabu: int = TABU) -> np.ndarray:
         i = p[np.arange(len(rows)), chosen // m]
         j = e[np.arange(len(rows)), chosen % m]
         y[rows, i], y[rows, j] = False, True
-        qz[rows] += q.columns(j) - q.columns(i)
+        qz[rows] += q.exchanged(i, j)
         free_at[rows, i] = free_at[rows, j] = step + tenure
         gained[rows] += change
         better = gained[rows] < best_gained[rows] - 1e-9
