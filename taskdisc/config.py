@@ -87,7 +87,7 @@ class ClosedFormSettings(Settings):
     kernel: str = "tangent-fc1"
     features: str = "pixels"  # of linear and rbf: pixels, random, FILE.npy or torchvision:NAME
     ridge: float | None = Field(None, gt=0)  # the kernel's own by default
-    rank: int = Field(0, ge=0)  # landmarks; 0: all pairs up to 5,000 images, else 1,000
+    rank: int = Field(0, ge=0)  # landmarks; 0: all pairs up to 5,000 images, else 500
 
     @model_validator(mode="before")
     @classmethod

@@ -8,13 +8,19 @@ from contextlib import contextmanager
 import numpy as np
 
 from taskdisc.discovery.space import Space
-from taskdisc.discovery.swaps import descend
+from taskdisc.discovery.swaps import WEIGHT, descend
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.labelings import best_different, encode, key, random_labelings
 from taskdisc.taskness.closed_form import closed_form_taskness, leading_vectors
 
 FRUITLESS = 4
 """Rounds of swap search in a row that find nothing better, after which it has run dry."""
+
+FIRMER = 2.0
+"""Factor on the penalty of nearness after such a round, while there are fewer than wanted."""
+
+SHARE = 0.75
+"""Of the positives that two labelings may have in common, what they aim at in such rounds."""
 
 N_VECTORS = 32
 """Leading eigenvectors from which `spectral` starts; all but one where there are fewer images."""
@@ -66,13 +72,14 @@ class SwapProposer(Proposer):
         self._rng = np.random.default_rng(space.settings.seed)
         # More starts at once make better use of the processor, until they leave its cache.
         self._n_starts = int(np.clip(100_000 // space.n_images, 4, 200))
+        self._n_wanted = max(space.settings.tasks, space.settings.n_trained)
         self._found = np.empty((0, space.n_images), dtype=np.uint8)
         self._taskness = np.empty(0)
         self._seen: set[str] = set()
         self._n_asked = 0
-        self._n_wanted = max(space.settings.tasks, space.settings.n_trained)
         self._different: list[int] = []  # positions in `_found`
         self._fruitless = 0
+        self._weight = WEIGHT
 
     def ask(self, n_labelings: int) -> np.ndarray:
         while len(self._found) - self._n_asked < n_labelings and self._fruitless < FRUITLESS:
@@ -93,9 +100,9 @@ class SwapProposer(Proposer):
         away, least = space.known, space.settings.min_ablation
         if len(self._different) < self._n_wanted:
             away = np.concatenate([away, self._found[self._different]])
-        # After a round in vain the next keeps away twice as hard.
-        weight = 2.0 ** (1 + self._fruitless)
-        ends = descend(q, self.starts(self._n_starts), away, weight)
+        # Once firm, to have no positives in common is too much to ask of those that are left.
+        share = SHARE * (1 - least) if self._weight > WEIGHT else 0.0
+        ends = descend(q, self.starts(self._n_starts), away, self._weight, share)
         taskness = closed_form_taskness(q, ends)
         order = np.argsort(-taskness, kind="stable").tolist()
         # Of many ends near to each other the best is enough; else they would use up the budget.
@@ -108,6 +115,8 @@ class SwapProposer(Proposer):
         order = np.argsort(-self._taskness, kind="stable").tolist()
         best = best_different(self._found, order, self._n_wanted, least, space.known)
         self._fruitless = self._fruitless + 1 if best == self._different else 0
+        if self._fruitless and len(best) < self._n_wanted:
+            self._weight *= FIRMER
         self._different = best
 
 

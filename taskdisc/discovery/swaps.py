@@ -17,16 +17,23 @@ TABU = 20
 """Swaps without a better labeling after which a search that goes on beyond an optimum gives up."""
 
 
+WEIGHT = 2.0
+"""What sharing all positives with a labeling to stay away from costs, in baseline errors."""
+
+
 class Avoiding:
     """A form plus a penalty of w · ((t · y) / n_pos)² for each labeling t to stay away from.
 
-    y is the labeling itself, so at 1:R the penalty grows from no positives in common; at 1:1, where
-    t stands for ±1, it grows from half of them, in both directions.
+    y is the labeling itself, so at 1:R the penalty grows from no positives in common, or from the
+    `share` of them given, in both directions; at 1:1, where t stands for ±1, from half of them.
     """
 
-    def __init__(self, q: Quadratic, away: np.ndarray, weight: float) -> None:
+    def __init__(
+        self, q: Quadratic, away: np.ndarray, weight: float = WEIGHT, share: float = 0.0
+    ) -> None:
         n_images, n_pos = away.shape[1], int(away[0].sum()) if len(away) else 1
-        signed = 2.0 * away - 1 if 2 * n_pos == n_images else away.astype(float)
+        # t · y is n_pos where all are in common, so t − share is 0 where that share is.
+        signed = 2.0 * away - 1 if 2 * n_pos == n_images else away - share
         baseline = n_pos * (1 - n_pos / n_images)
         self._q = q
         self._t = signed * (np.sqrt(weight * baseline) / n_pos)
@@ -39,9 +46,13 @@ class Avoiding:
         """
         return _centred(self._q.product(_centred(y))) + (y @ self._t.T) @ self._t
 
-    def columns(self, images: np.ndarray) -> np.ndarray:
-        """As of `Quadratic`."""
-        return self._q.columns(images) + self._t[:, images].T @ self._t
+    def exchanged(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """What taking the images j [n] for i [n] adds to the half gradient, [n, n_images]."""
+        change = self._q.columns(j)  # indexing by an array copies
+        change -= self._q.columns(i)
+        if len(self._t):
+            change += (self._t[:, j] - self._t[:, i]).T @ self._t
+        return change
 
     def entries(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         """As of `Quadratic`."""
@@ -50,7 +61,11 @@ class Avoiding:
 
 
 def descend(
-    q: Quadratic, labelings: np.ndarray, away: np.ndarray | None = None, weight: float = 2.0
+    q: Quadratic,
+    labelings: np.ndarray,
+    away: np.ndarray | None = None,
+    weight: float = WEIGHT,
+    share: float = 0.0,
 ) -> np.ndarray:
     """Where swap search from each labeling ends, uint8 [n_labelings, n_images]; all at once.
 
@@ -65,10 +80,11 @@ def descend(
         q: The form.
         labelings: Starts, 0/1 [n_labelings, n_images], all with as many positives.
         away: Labelings to stay away from [n_away, n_images]; their nearness is penalised.
-        weight: What sharing all positives with one of them costs, in errors of the baseline.
+        weight: How much, see `WEIGHT`.
+        share: Of the positives in common with each, that costs nothing; at 1:1 it is half of them.
     """
     y = labelings.astype(bool)
-    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away, weight)
+    form = Avoiding(q, np.empty((0, y.shape[1])) if away is None else away, weight, share)
     if isinstance(q, LowRank):
         return _blocks(form, y).astype(np.uint8)
     best = _steepest(form, y, tabu=TABU, tenure=max(2, int(y[0].sum()) // 4))
@@ -134,7 +150,7 @@ def _steepest(q: Avoiding, y: np.ndarray, tabu: int, tenure: int) -> np.ndarray:
         i = p[np.arange(len(rows)), chosen // m]
         j = e[np.arange(len(rows)), chosen % m]
         y[rows, i], y[rows, j] = False, True
-        qz[rows] += q.columns(j) - q.columns(i)
+        qz[rows] += q.exchanged(i, j)
         free_at[rows, i] = free_at[rows, j] = step + tenure
         gained[rows] += change
         better = gained[rows] < best_gained[rows] - 1e-9
