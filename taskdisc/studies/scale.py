@@ -1,0 +1,99 @@
+"""What does a search cost with more images? Time and memory of searching, without confirmation."""
+
+import multiprocessing
+import resource
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from taskdisc.config import ImagesSettings, SearchSettings, Settings
+from taskdisc.discovery.run import find, load_selected
+from taskdisc.discovery.space import Space
+from taskdisc.journal import MemoryJournal
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.study import Answer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class ScaleSettings(Settings):
+    """The sizes, and the search that is run on each."""
+
+    images: ImagesSettings = ImagesSettings()
+    n_images: tuple[Annotated[int, Field(ge=10)], ...] = Field((50, 500), min_length=1)
+    search: SearchSettings = SearchSettings(tasks=16)  # images are the study's
+
+
+def run(settings: ScaleSettings, pool: Pool, progress: Progress) -> Answer:
+    """Seconds and gigabytes of a search by number of images; each runs in a process of its own.
+
+    `set_up_s` is for the closed form, `search_s` for all the rest; `cpu_s` is processor time of
+    both. `memory_gb` is by how much the process has grown at its peak since the images were
+    loaded, `stated_gb` what the run says beforehand that its closed form needs.
+    """
+    table = []
+    progress.start("search", len(settings.n_images), "sizes")
+    for n_images in settings.n_images:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+            table.append(process.submit(_measured, settings, n_images).result())
+        progress.advance(1)
+    progress.finish()
+    return Answer(table, _reading(table), {"scale": _draw(table)})
+
+
+def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
+    drawn = {"n_images": n_images, "n_classes": None, "per_class": None}
+    images = load_selected(settings.images.model_copy(update=drawn), Progress())
+    before = _peak_gb()
+    space = Space(images, settings.search)
+    clock, cpu = time.perf_counter(), time.process_time()
+    _ = space.quadratic
+    set_up = time.perf_counter() - clock
+    found = find(space, Pool(1, "cpu"), MemoryJournal(), MemoryJournal(), Progress())
+    return {
+        "n_images": n_images,
+        "set_up_s": round(set_up, 2),
+        "search_s": round(time.perf_counter() - clock - set_up, 2),
+        "cpu_s": round(time.process_time() - cpu, 2),
+        "put_forward": len(found.candidates),
+        "memory_gb": round(_peak_gb() - before, 3),
+        "stated_gb": round(space.memory / 1e9, 3),
+    }
+
+
+def _peak_gb() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # Linux counts kilobytes
+
+
+def _reading(table: list[dict[str, Any]]) -> str:
+    sentences = [
+        f"{row['n_images']} images: {row['put_forward']} labelings in "
+        f"{row['set_up_s'] + row['search_s']:.3g} s, {row['memory_gb']:.2g} GB"
+        for row in table
+    ]
+    return f"{'; '.join(sentences)}."
+
+
+def _draw(table: list[dict[str, Any]]) -> "Figure":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    sizes = [row["n_images"] for row in table]
+    left.plot(sizes, [row["set_up_s"] + row["search_s"] for row in table], marker="o")
+    left.set_ylabel("set-up and search [s]")
+    right.plot(sizes, [max(row["memory_gb"], 1e-3) for row in table], marker="o", label="measured")
+    right.plot(sizes, [row["stated_gb"] for row in table], "--", label="stated beforehand")
+    right.set_ylabel("memory [GB]")
+    right.legend()
+    for axes in (left, right):
+        axes.set(xscale="log", yscale="log", xlabel="images")
+        axes.grid(alpha=0.3)
+    return figure
