@@ -11,7 +11,7 @@ from taskdisc.discovery.folder import TASKS
 from taskdisc.discovery.tasks import check_made_for
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
-from taskdisc.labelings import check_labelings, n_positives, read_labelings
+from taskdisc.labelings import check_labelings, n_positives, read_arrays, read_labelings
 from taskdisc.taskness.closed_form import Quadratic, memory, quadratic
 
 
@@ -115,6 +115,8 @@ def _known(image_set: ImageSet, settings: SearchSettings) -> np.ndarray:
             rows.append(np.array(classes))
             continue
         path = Path(name) / TASKS if Path(name).is_dir() else Path(name)
+        if path.suffix == ".npz" and not len(read_arrays(path).get("labelings", [None])):
+            continue  # a run that found no task leaves nothing to stay away from
         found = check_labelings(read_labelings(path), n_images, name="known")
         check_made_for(path, image_set)
         if (found.sum(axis=1) != n_pos).any():

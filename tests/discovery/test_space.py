@@ -136,6 +136,13 @@ def test_known_labelings_are_read_from_files_and_runs(
     }
 
 
+def test_a_run_without_tasks_leaves_nothing_to_stay_away_from(
+    tmp_path: Path, digits: ImageSet
+) -> None:
+    write_npz(tmp_path / "tasks.npz", {"labelings": np.empty((0, 50), dtype=np.uint8)})
+    assert len(space_of(digits, known=[str(tmp_path)]).known) == 0
+
+
 def test_nothing_is_known_by_default(digits: ImageSet) -> None:
     assert space_of(digits).known.shape == (0, 50)
 
