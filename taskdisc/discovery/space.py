@@ -115,7 +115,8 @@ def _known(image_set: ImageSet, settings: SearchSettings) -> np.ndarray:
             rows.append(np.array(classes))
             continue
         path = Path(name) / TASKS if Path(name).is_dir() else Path(name)
-        if path.suffix == ".npz" and not len(read_arrays(path).get("labelings", [None])):
+        is_arrays = path.suffix == ".npz" and path.is_file()
+        if is_arrays and not len(read_arrays(path).get("labelings", [None])):
             continue  # a run that found no task leaves nothing to stay away from
         found = check_labelings(read_labelings(path), n_images, name="known")
         check_made_for(path, image_set)
