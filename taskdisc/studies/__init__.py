@@ -17,6 +17,7 @@ from taskdisc.studies import (
     class_recovery,
     closed_form,
     noise,
+    scale,
     score_reliability,
     search_comparison,
 )
@@ -47,6 +48,11 @@ STUDIES: dict[str, Study] = {
         "how often does a search find a task where there is nothing to find?",
         noise.NoiseSettings,
         noise.run,
+    ),
+    "scale": Study(
+        "what does a search cost, in time and memory, as the image set grows?",
+        scale.ScaleSettings,
+        scale.run,
     ),
     "search-comparison": Study(
         "which search finds the most learnable labeling, and how soon?",

@@ -243,11 +243,11 @@ class ClosedFormScorer:
 
 
 def memory(n_images: int, rank: int = 0) -> int:
-    """Bytes that `quadratic` takes at its peak, features included."""
-    features = 3 * 4 * 3072 * n_images
+    """Bytes that `quadratic` takes at its peak, features included: pixels and a copy of them."""
+    features = 2 * 4 * 3072 * n_images
     if not rank and n_images <= MOST_DENSE:
         return features + 5 * 8 * n_images**2
-    return features + 2 * 4 * n_images * (rank or RANK)
+    return features + 4 * n_images * (rank or RANK)
 
 
 def leading_vectors(
