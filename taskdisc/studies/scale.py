@@ -6,6 +6,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,8 +72,7 @@ def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
     found = find(space, pool, MemoryJournal(), MemoryJournal(), Progress())
     clocks.append(_clocks())
     (set_up, set_up_cpu), (search, search_cpu) = (
-        [round(b - a, 2) for a, b in zip(*pair, strict=True)]
-        for pair in zip(clocks, clocks[1:], strict=False)
+        [round(b - a, 2) for a, b in zip(*pair, strict=True)] for pair in pairwise(clocks)
     )
     _, peak = _resident()
     return {
@@ -113,8 +113,8 @@ def _reading(table: list[dict[str, Any]]) -> str:
     return " ".join(
         f"{row['n_images']} images: {row['tasks']} of {row['wanted']} tasks in "
         f"{row['set_up'] + row['search']:.2g} s ({row['set_up']:.2g} s to set up), "
-        f"{row['peak_gb'] - row['before_gb']:.2g} GB beside the {row['before_gb']:.2g} GB of images "
-        f"and libraries, where {row['stated_gb']:.2g} GB were stated."
+        f"{row['peak_gb'] - row['before_gb']:.2g} GB beside {row['before_gb']:.2g} GB of images and "
+        f"libraries, where {row['stated_gb']:.2g} GB were stated."
         for row in table
     )
 
