@@ -113,8 +113,8 @@ def _reading(table: list[dict[str, Any]]) -> str:
     return " ".join(
         f"{row['n_images']} images: {row['tasks']} of {row['wanted']} tasks in "
         f"{row['set_up'] + row['search']:.2g} s ({row['set_up']:.2g} s to set up), "
-        f"{row['peak_gb'] - row['before_gb']:.2g} GB beside {row['before_gb']:.2g} GB of images and "
-        f"libraries, where {row['stated_gb']:.2g} GB were stated."
+        f"{row['peak_gb'] - row['before_gb']:.2g} GB beside {row['before_gb']:.2g} GB of images "
+        f"and libraries, where {row['stated_gb']:.2g} GB were stated."
         for row in table
     )
 
