@@ -106,6 +106,15 @@ class ClosedFormSettings(Settings):
     def _known_features(cls, features: str) -> str:
         return resolved(features)
 
+    @model_validator(mode="after")
+    def _compares_features(self) -> Self:
+        if self.features != "pixels" and not {"linear", "rbf"} & set(self.kernel.split("+")):
+            raise SettingError(
+                "`closed_form.kernel` must hold linear or rbf where `closed_form.features` are "
+                f"given, for no other compares them, got {self.kernel!r}."
+            )
+        return self
+
     @property
     def measured(self) -> Measured | None:
         """How this closed form agrees with trained taskness; None where nobody has measured it."""

@@ -59,7 +59,8 @@ class Space:
     def memory(self) -> int:
         """Bytes that the closed form needs; 0 where nothing uses it."""
         s = self.settings
-        return memory(self.n_images, s.closed_form.rank) if s.uses_closed_form else 0
+        form = s.closed_form
+        return memory(self.n_images, form.kernel, form.rank) if s.uses_closed_form else 0
 
     @property
     def exponent(self) -> float:

@@ -50,7 +50,7 @@ STUDIES: dict[str, Study] = {
         noise.run,
     ),
     "scale": Study(
-        "what does a search cost, in time and memory, as the image set grows?",
+        "what does a search cost with more images?",
         scale.ScaleSettings,
         scale.run,
     ),

@@ -22,7 +22,7 @@ from typing import Protocol
 import numpy as np
 
 from taskdisc.images import ImageSet
-from taskdisc.taskness.kernels import Kernel, make_kernel, ridge_of
+from taskdisc.taskness.kernels import Kernel, described_bytes, make_kernel, ridge_of
 
 MOST_DENSE = 5000
 """Images up to which all pairs are held, 0.2 GB a matrix; above, the form has low rank."""
@@ -243,15 +243,16 @@ class ClosedFormScorer:
             yield ClosedFormScores(calibrated(taskness, self._exponent))
 
 
-def memory(n_images: int, rank: int = 0) -> int:
+def memory(n_images: int, kernel: str, rank: int = 0) -> int:
     """Bytes that `quadratic` takes at its peak, features included: pixels and a copy of them.
 
     Beside them the libraries take up to 0.1 GB whatever the number of images.
     """
-    features = 2 * 4 * 3072 * n_images
+    features, each = 2 * 4 * 3072 * n_images, described_bytes(kernel)
     if not rank and n_images <= MOST_DENSE:
-        return features + 5 * 8 * n_images**2
-    return features + 4 * n_images * (rank or RANK)
+        return features + each * n_images + 5 * 8 * n_images**2
+    rank = rank or RANK
+    return features + each * (rank + CHUNK) + 2 * 4 * n_images * rank
 
 
 def leading_vectors(

@@ -87,7 +87,7 @@ def test_many_images_have_low_rank(monkeypatch: pytest.MonkeyPatch, digits: Imag
     q = quadratic(digits, kernel="linear")
     assert isinstance(q, LowRank)
     assert q.u.shape == (50, 30)
-    assert memory(50) == memory(50, 30) != memory(40)
+    assert memory(50, "rbf") == memory(50, "rbf", 30) != memory(40, "rbf")
 
 
 def test_constant_labelings_score_0_and_flips_alike() -> None:
@@ -263,10 +263,11 @@ def test_calibration_keeps_0_and_1_and_the_order(exponent: float) -> None:
 
 
 def test_memory_grows_with_the_square_of_the_images_or_with_the_rank() -> None:
-    assert memory(4000) - memory(2000) > 5 * 8 * (4000**2 - 2000**2)
-    assert memory(5000) > memory(5001)  # above, all pairs are no longer held
-    assert memory(20_000, 500) < memory(20_000, 1000) == memory(20_000)
-    assert memory(40_000) == 2 * memory(20_000)
+    assert memory(4000, "rbf") - memory(2000, "rbf") > 5 * 8 * (4000**2 - 2000**2)
+    assert memory(5000, "rbf") > memory(5001, "rbf")  # above, all pairs are no longer held
+    assert memory(20_000, "rbf", 250) < memory(20_000, "rbf", module.RANK) == memory(20_000, "rbf")
+    assert 1.9 < memory(40_000, "rbf") / memory(20_000, "rbf") < 2
+    assert memory(4000, "tangent") > memory(4000, "tangent-fc1") > memory(4000, "rbf")
 
 
 def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
