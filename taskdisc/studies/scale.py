@@ -5,13 +5,13 @@ import resource
 import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
-from taskdisc.discovery.run import find, load_selected
-from taskdisc.discovery.space import Space
+from taskdisc.discovery.run import check_run, find, load_selected
 from taskdisc.journal import MemoryJournal
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -50,26 +50,34 @@ def run(settings: ScaleSettings, pool: Pool, progress: Progress) -> Answer:
 def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
     drawn = {"n_images": n_images, "n_classes": None, "per_class": None}
     images = load_selected(settings.images.model_copy(update=drawn), Progress())
-    before = _peak_gb()
-    space = Space(images, settings.search)
+    pool = Pool(1, "cpu")
+    space = check_run(images, settings.search, pool)  # refuses what would not fit
+    before, _ = _resident_gb()
     clock, cpu = time.perf_counter(), time.process_time()
     _ = space.quadratic
     set_up = time.perf_counter() - clock
-    found = find(space, Pool(1, "cpu"), MemoryJournal(), MemoryJournal(), Progress())
+    found = find(space, pool, MemoryJournal(), MemoryJournal(), Progress())
     return {
         "n_images": n_images,
         "set_up_s": round(set_up, 2),
         "search_s": round(time.perf_counter() - clock - set_up, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
         "put_forward": len(found.candidates),
-        "memory_gb": round(_peak_gb() - before, 3),
+        "memory_gb": round(_resident_gb()[1] - before, 3),
         "stated_gb": round(space.memory / 1e9, 3),
     }
 
 
-def _peak_gb() -> float:
+def _resident_gb() -> tuple[float, float]:
+    """Memory of this process: now, and the most so far."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose `ru_maxrss` begins with what the parent process held
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        now, most = (int(lines[name].split()[0]) * 1024 / 1e9 for name in ("VmRSS", "VmHWM"))
+        return now, most
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)  # Linux counts kilobytes
+    most = peak / (1e9 if sys.platform == "darwin" else 1e6)
+    return most, most
 
 
 def _reading(table: list[dict[str, Any]]) -> str:
