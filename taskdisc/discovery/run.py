@@ -98,7 +98,7 @@ def run_search(
     trial_log = folder.trials if folder else MemoryJournal()
     trained_log = folder.trained if folder else MemoryJournal()
     evidence_log = folder.evidence if folder else MemoryJournal()
-    found = find(space, pool, trial_log, trained_log, progress)
+    found = find(space, pool, progress, log=trial_log, trained_log=trained_log)
     plan = ConfirmPlan(
         image_set,
         np.stack([found.trials[i].labeling for i in found.candidates]),
@@ -149,9 +149,21 @@ class Found:
 
 
 def find(
-    space: Space, pool: Pool, log: TrialLog, trained_log: TrialLog, progress: Progress
+    space: Space,
+    pool: Pool,
+    progress: Progress,
+    *,
+    log: TrialLog | None = None,
+    trained_log: TrialLog | None = None,
 ) -> Found:
     """Score `budget` labelings and choose the best, without confirming them.
+
+    Args:
+        space: What is searched, and by which settings.
+        pool: Where to train.
+        progress: Told what is going on.
+        log: Where trials are kept, and found again; in memory by default.
+        trained_log: The same for what the second of two stages trains.
 
     Raises:
         RunFolderError: a log is not that of these settings.
@@ -159,7 +171,8 @@ def find(
             to known labelings.
     """
     settings = space.settings
-    trials = run_trials(space, SCORERS[settings.scorer](space, pool), log, progress)
+    scorer = SCORERS[settings.scorer](space, pool)
+    trials = run_trials(space, scorer, log or MemoryJournal(), progress)
     order = [
         i
         for i in np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
@@ -173,7 +186,9 @@ def find(
         )
     if settings.scorer == "two-stage":
         n_trained = min(settings.n_trained, len(order))
-        trials = train_best(space, trials, order[:n_trained], pool, trained_log, progress)
+        trials = train_best(
+            space, trials, order[:n_trained], pool, trained_log or MemoryJournal(), progress
+        )
         order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
     labelings = [trial.labeling for trial in trials]
     candidates = best_different(labelings, order, settings.tasks, settings.min_ablation)

@@ -91,7 +91,7 @@ class Space:
 
 
 def _known(image_set: ImageSet, settings: SearchSettings) -> np.ndarray:
-    """The labelings that `known` names; class labelings of another ratio cannot be met, so drop.
+    """The labelings that `known` names; of the classes those that have the ratio's positives.
 
     Raises:
         SettingError: no such file, a file for other images, or labelings of another ratio.

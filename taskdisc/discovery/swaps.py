@@ -12,10 +12,8 @@ from taskdisc.taskness.closed_form import LowRank, Quadratic
 SHORTLIST = 16
 """Positives and negatives that are most promising without their Q_ij; only these form pairs."""
 
-
 TABU = 20
 """Swaps without a better labeling after which a search that goes on beyond an optimum gives up."""
-
 
 WEIGHT = 2.0
 """What sharing all positives with a labeling to stay away from costs, in baseline errors."""

@@ -16,7 +16,6 @@ from taskdisc.discovery.run import find, load_with_held_out
 from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
-from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import key, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -101,7 +100,7 @@ def found_labelings(
     """The best `n` different labelings of a search, uint8 [n, n_images]; fewer if it has fewer."""
     if not n:
         return np.empty((0, len(images)), dtype=np.uint8)
-    found = find(Space(images, settings), pool, MemoryJournal(), MemoryJournal(), progress)
+    found = find(Space(images, settings), pool, progress)
     return np.stack([found.trials[i].labeling for i in found.candidates])
 
 

@@ -7,13 +7,12 @@ import numpy as np
 from pydantic import Field
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings, settings_from
-from taskdisc.discovery.classes import best_class
+from taskdisc.discovery.classes import RECOVERED, best_class
 from taskdisc.discovery.run import find, load_selected
 from taskdisc.discovery.space import Space
-from taskdisc.journal import MemoryJournal
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
+from taskdisc.studies.study import Answer, plot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +62,7 @@ def run(settings: RecoverySettings, pool: Pool, progress: Progress) -> Answer:
                 search = settings_from(SearchSettings, {**common, **given})
                 start = time.perf_counter()
                 space = Space(images, search)
-                found = find(space, pool, MemoryJournal(), MemoryJournal(), progress)
+                found = find(space, pool, progress)
                 seconds = time.perf_counter() - start
                 matches = [
                     best_class(found.trials[i].labeling, numbers, names) for i in found.candidates
@@ -74,7 +73,7 @@ def run(settings: RecoverySettings, pool: Pool, progress: Progress) -> Answer:
                         "n_images": len(images),
                         "images_seed": image_seed,
                         "n_classes": settings.n_classes,
-                        "recovered": len({m["class"] for m in matches if m["share"] >= 0.8}),
+                        "recovered": len({m["class"] for m in matches if m["share"] >= RECOVERED}),
                         "half": len({m["class"] for m in matches if m["share"] >= 0.5}),
                         "put_forward": len(matches),
                         "labelings": len(found.trials),
@@ -103,10 +102,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
 
 
 def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot("images", "classes recovered (mean and s.d. over image sets)")
     cells = _cells(table)
     for name in dict.fromkeys(name for name, _ in cells):
         sizes = [n for search, n in cells if search == name]
@@ -120,9 +116,6 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
             label=name,
         )
     axes.set_xscale("log")
-    axes.set_xlabel("images")
-    axes.set_ylabel("classes recovered (mean and s.d. over image sets)")
     axes.set_ylim(0, max(row["n_classes"] for row in table) + 0.5)
-    axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure

@@ -10,14 +10,14 @@ from taskdisc.discovery.run import load_selected
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.score_reliability import PanelSettings, bootstrap_sd, make_panel, spearman
-from taskdisc.studies.study import Answer
+from taskdisc.studies.study import Answer, plot
 from taskdisc.taskness.closed_form import (
     Dense,
     calibrated,
     closed_form_taskness,
     taskness_on_splits,
 )
-from taskdisc.taskness.kernels import KERNELS, Kernel, make_kernel
+from taskdisc.taskness.kernels import KERNELS, Precomputed, make_kernel
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer, splits_of
 
@@ -60,7 +60,7 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
         few = replace(protocol, n_splits=min(10, settings.trainings))
         masks = np.stack([splits_of(few, labeling, settings.seed)[0] for labeling in panel])
         for name in settings.kernels:
-            kernel = _Known(make_kernel(name, images, settings.features), len(images))
+            kernel = Precomputed.of(make_kernel(name, images, settings.features), len(images))
             for ridge in settings.ridges:
                 score = closed_form_taskness(Dense(kernel, len(images), ridge), panel)
                 on_splits = taskness_on_splits(kernel, panel, ridge, masks)
@@ -82,20 +82,6 @@ def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> An
                     }
                 )
     return Answer(table, _reading(table, settings), {"closed-form": _draw(table)})
-
-
-class _Known:
-    """A kernel whose matrix is computed once, not for every ridge."""
-
-    def __init__(self, kernel: Kernel, n_images: int) -> None:
-        every = kernel.describe(np.arange(n_images))
-        self._matrix = kernel.compare(every, every)
-
-    def describe(self, positions: np.ndarray) -> np.ndarray:
-        return positions
-
-    def compare(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return self._matrix[np.ix_(a, b)]
 
 
 def _exponent(score: np.ndarray, trained: np.ndarray) -> float:
@@ -133,18 +119,12 @@ def _reading(table: list[dict[str, Any]], settings: ClosedFormStudySettings) -> 
 
 
 def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot("ridge", "Spearman correlation with trained taskness")
     means = _means(table)
     for name in dict.fromkeys(kernel for kernel, _ in means):
         ridges = [ridge for kernel, ridge in means if kernel == name]
         axes.plot(ridges, [means[name, ridge] for ridge in ridges], marker="o", label=name)
     axes.set_xscale("log")
-    axes.set_xlabel("ridge")
-    axes.set_ylabel("Spearman correlation with trained taskness")
     axes.set_ylim(0, 1)
-    axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure

@@ -10,7 +10,7 @@ from taskdisc.discovery.run import run_search
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
+from taskdisc.studies.study import Answer, plot
 from taskdisc.taskness.lenet import SIDE
 
 if TYPE_CHECKING:
@@ -70,10 +70,10 @@ def _reading(table: list[dict[str, Any]]) -> str:
 
 
 def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot(
+        "taskness of random labelings (mean and s.d.)",
+        "confirmed taskness of the best found (± s.e.)",
+    )
     axes.errorbar(
         [row["random_mean"] for row in table],
         [row["confirmed"] for row in table],
@@ -83,7 +83,4 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
         alpha=0.5,
     )
     axes.axline((0, 0), slope=1, color="grey", linestyle="--")
-    axes.set_xlabel("taskness of random labelings (mean and s.d.)")
-    axes.set_ylabel("confirmed taskness of the best found (± s.e.)")
-    axes.grid(alpha=0.3)
     return figure

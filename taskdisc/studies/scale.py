@@ -12,7 +12,6 @@ from pydantic import Field
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
 from taskdisc.discovery.run import check_run, find, load_selected
-from taskdisc.journal import MemoryJournal
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.study import Answer
@@ -56,7 +55,7 @@ def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
     clock, cpu = time.perf_counter(), time.process_time()
     _ = space.quadratic
     set_up = time.perf_counter() - clock
-    found = find(space, pool, MemoryJournal(), MemoryJournal(), Progress())
+    found = find(space, pool, Progress())
     return {
         "n_images": n_images,
         "set_up_s": round(set_up, 2),

@@ -12,7 +12,7 @@ from taskdisc.images import ImageSet
 from taskdisc.labelings import encode, n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
+from taskdisc.studies.study import Answer, plot
 from taskdisc.taskness.protocol import Protocol, protocol_from
 from taskdisc.taskness.score import TrainedScorer
 
@@ -165,10 +165,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
 
 
 def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot("trainings per labeling", "Spearman correlation of two scorings")
     for name in dict.fromkeys(row["protocol"] for row in table):
         rows = [row for row in table if row["protocol"] == name]
         axes.errorbar(
@@ -179,9 +176,6 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
             capsize=3,
             label=name,
         )
-    axes.set_xlabel("trainings per labeling")
-    axes.set_ylabel("Spearman correlation of two scorings")
     axes.set_ylim(0, 1)
-    axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
     return figure

@@ -12,11 +12,10 @@ from taskdisc.discovery.run import find, load_selected
 from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
-from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
+from taskdisc.studies.study import Answer, plot
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer
 
@@ -115,7 +114,7 @@ def _best(
 ) -> dict[str, Any]:
     """The labeling that a search likes best, what it saw in it, and its wall time [s]."""
     start = time.perf_counter()
-    found = find(Space(images, settings), pool, MemoryJournal(), MemoryJournal(), progress)
+    found = find(Space(images, settings), pool, progress)
     seconds = time.perf_counter() - start
     best = found.trials[found.candidates[0]]
     return {
@@ -143,10 +142,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
 
 
 def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
+    figure, axes = plot("time of the search [s]", "confirmed taskness of its best labeling")
     for name in dict.fromkeys(row["search"] for row in table):
         rows = [row for row in table if row["search"] == name]
         axes.errorbar(
@@ -159,8 +155,5 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
         )
     axes.axhline(np.mean([row["random_mean"] for row in table]), color="grey", linestyle="--")
     axes.set_xscale("log")
-    axes.set_xlabel("time of the search [s]")
-    axes.set_ylabel("confirmed taskness of its best labeling")
-    axes.grid(alpha=0.3)
     axes.legend()
     return figure

@@ -10,7 +10,19 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+
+def plot(x: str, y: str) -> "tuple[Figure, Axes]":
+    """A figure with one plot, its axes named."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(alpha=0.3)
+    return figure, axes
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,7 @@ N_NETWORKS = 32
 MATRIX = "`closed_form.kernel` must be a .npy of numbers [n, n]"
 
 SAMPLE = 1000
-"""Images that decide the width of `rbf`, spread evenly over the set; all where there are fewer."""
-
+"""Images that decide the width or scale of a kernel, spread evenly over the set; all of fewer."""
 
 BATCH = 25
 """Images that all networks see at a time: their activations stay near a processor's cache."""
@@ -61,8 +60,7 @@ class Rbf:
 
     def __init__(self, x: np.ndarray) -> None:
         self._x = x
-        spread = np.linspace(0, len(x) - 1, min(SAMPLE, len(x))).astype(int)
-        sample = self.describe(spread)
+        sample = self.describe(_sample(len(x)))
         distances = _squared_distances(sample, sample)[~np.eye(len(sample), dtype=bool)]
         self._width = max(float(np.median(distances)) if len(distances) else 1.0, 1e-12)
 
@@ -89,11 +87,10 @@ class Tangent:
     def __init__(self, pixels: np.ndarray, layers: tuple[str, ...] = ()) -> None:
         self._pixels = pixels
         self._layers = layers
-        spread = np.linspace(0, len(pixels) - 1, min(SAMPLE, len(pixels))).astype(int)
         norms = [
             np.einsum("ij,ij->i", a, a, dtype=np.float64)
             * np.einsum("ij,ij->i", b, b, dtype=np.float64)
-            for a, b in self.describe(spread)
+            for a, b in self.describe(_sample(len(pixels)))
         ]
         self._scale = max(float(np.sum(norms, axis=0).mean()), 1e-12)
 
@@ -143,30 +140,41 @@ class Mean:
 
 
 class Precomputed:
-    """A kernel matrix [n_images, n_images] from a `.npy` file.
+    """A kernel matrix [n_images, n_images], taken as it is."""
 
-    Raises:
-        SettingError: no such file, no such matrix, or one that is not positive semi-definite.
-        ImageSetError: it was not made for as many images.
-    """
+    def __init__(self, matrix: np.ndarray) -> None:
+        self._matrix = matrix
 
-    def __init__(self, path: str, n_images: int) -> None:
+    @classmethod
+    def of(cls, kernel: Kernel, n_images: int) -> "Precomputed":
+        """Another kernel, compared once for all that follows."""
+        every = kernel.describe(np.arange(n_images))
+        return cls(kernel.compare(every, every))
+
+    @classmethod
+    def read(cls, path: str, n_images: int) -> "Precomputed":
+        """A kernel from a `.npy` file, brought to a mean diagonal of 1.
+
+        Raises:
+            SettingError: no such file, or no numbers in it.
+            ImageSetError: it is not for as many images, or not positive semi-definite.
+        """
         matrix = read_array(path, MATRIX)
         if matrix.shape != (n_images, n_images):
             raise ImageSetError(
                 f"`closed_form.kernel` must have a row and a column for each of the {n_images} "
                 f"images, got {list(matrix.shape)} in '{path}'."
             )
-        matrix = np.asarray(matrix, dtype=np.float64)  # half precision has no eigenvalues
+        matrix = np.array(matrix, dtype=np.float64)  # half precision has no eigenvalues
         scale = float(np.trace(matrix)) / n_images
         if not np.isfinite(matrix).all() or scale <= 0:
             raise ImageSetError(
                 "`closed_form.kernel` must be finite numbers with a positive diagonal, "
                 f"got others in '{path}'."
             )
-        self._matrix = matrix / scale
-        skew = float(np.abs(self._matrix - self._matrix.T).max())
-        smallest = float(np.linalg.eigvalsh((self._matrix + self._matrix.T) / 2)[0])
+        matrix /= scale
+        skew = float(np.abs(matrix - matrix.T).max())
+        smallest = float(np.linalg.eigvalsh((matrix + matrix.T) / 2)[0])
         if skew > 1e-4 or smallest < -1e-4:
             what = (
                 f"entries that differ from their mirror images by up to {skew * scale:.2g}"
@@ -177,6 +185,7 @@ class Precomputed:
                 "`closed_form.kernel` must be symmetric and positive semi-definite, got "
                 f"{what} in '{path}'; inner products of features always are."
             )
+        return cls(matrix)
 
     def describe(self, positions: np.ndarray) -> np.ndarray:
         return positions
@@ -264,7 +273,9 @@ def make_kernel(name: str, image_set: ImageSet, of: str = "pixels") -> Kernel:
         ImageSetError: the features or the matrix do not fit the images.
     """
     kernels: list[Kernel] = [
-        KERNELS[part].make(image_set, of) if part in KERNELS else Precomputed(part, len(image_set))
+        KERNELS[part].make(image_set, of)
+        if part in KERNELS
+        else Precomputed.read(part, len(image_set))
         for part in resolved_kernel(name).split("+")
     ]
     return kernels[0] if len(kernels) == 1 else Mean(kernels)
@@ -313,6 +324,10 @@ def resolved_kernel(name: str) -> str:
     return "+".join(parts)
 
 
+def _sample(n_images: int) -> np.ndarray:
+    return np.linspace(0, n_images - 1, min(SAMPLE, n_images)).astype(int)
+
+
 def _squared_distances(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     distances = (a**2).sum(axis=1)[:, None] + (b**2).sum(axis=1)[None] - 2 * a @ b.T
     return np.maximum(distances, 0, out=distances)
@@ -327,15 +342,13 @@ def _gradients(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per network and layer, two float32 matrices whose rows' outer product is a gradient.
 
-    Of the `layers`, all if none is named.
     Of a fully connected layer: its input, with a 1 for the bias, and the gradient of its output.
-    Of a convolution, whose gradient is a sum over positions: the gradient itself, and ones. Only
-    of the layers asked for, all by default: nothing is derived below the first of them.
+    Of a convolution, whose gradient is a sum over positions: the gradient itself, and ones.
 
     Args:
         images: Standardised [n, 3, 32, 32].
         n_networks: The LeNets of the seeds from 0 up, which work side by side.
-        layers: Names of layers.
+        layers: Names of layers, all by default; nothing is derived below the first of them.
     """
     import torch
     from torch.nn import functional as F

@@ -68,7 +68,7 @@ def test_every_proposer_with_every_scorer(images: ImageSet, proposer: str, score
 def test_the_closed_form_is_seen_on_the_trained_scale(images: ImageSet) -> None:
     settings = settings_with(proposer="random")
     space = Space(images, settings)
-    found = find(space, POOL, MemoryJournal(), MemoryJournal(), Progress())
+    found = find(space, POOL, Progress())
     labelings = np.stack([trial.labeling for trial in found.trials])
     assert space.exponent != 1  # this kernel was measured
     expected = calibrated(closed_form_taskness(space.quadratic, labelings), space.exponent)
@@ -82,7 +82,7 @@ def two_stages(
 ) -> tuple[Any, MemoryJournal]:
     log = MemoryJournal()
     log.append(trained or [])
-    return find(Space(images, settings), POOL, MemoryJournal(), log, Progress()), log
+    return find(Space(images, settings), POOL, Progress(), trained_log=log), log
 
 
 @pytest.mark.parametrize("share", [0.01, 0.4, 1.0])
@@ -143,7 +143,7 @@ def test_jobs_do_not_change_the_second_stage(images: ImageSet) -> None:
     settings = settings_with(TWO_STAGES)
     logs = (MemoryJournal(), MemoryJournal())
     for jobs, log in zip((1, 2), logs, strict=True):
-        find(Space(images, settings), Pool(jobs, "cpu"), MemoryJournal(), log, Progress())
+        find(Space(images, settings), Pool(jobs, "cpu"), Progress(), trained_log=log)
     taken = [[(line["trial"], line["taskness"]) for line in log.lines] for log in logs]
     assert taken[0] == taken[1]
 

@@ -118,7 +118,7 @@ def test_names_joined_by_plus_are_a_mean(digits: ImageSet, tmp_path: Path) -> No
 def test_a_matrix_from_a_file(tmp_path: Path, dtype: type) -> None:
     x = np.random.default_rng(1).integers(-3, 4, (5, 3))
     np.save(tmp_path / "k.npy", (x @ x.T).astype(dtype))
-    found = matrix_of(Precomputed(str(tmp_path / "k.npy"), 5), 5)
+    found = matrix_of(Precomputed.read(str(tmp_path / "k.npy"), 5), 5)
     np.testing.assert_allclose(found, x @ x.T / (x**2).sum(axis=1).mean(), rtol=1e-3)
     assert np.diag(found).mean() == pytest.approx(1)
 
