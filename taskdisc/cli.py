@@ -122,7 +122,9 @@ def search(
             progress.finish()
             write_report(folder.path)
             done = folder.trials.lines
-            best = max((line["taskness"] for line in done), default=None)
+            # Of two stages the second says more than the first.
+            scored = folder.trained.lines or done
+            best = max((line["taskness"] for line in scored), default=None)
             seen = "" if best is None else f", best taskness seen {best:.3f} (not confirmed)"
             print(
                 f"stopped after {len(done)} of {settings.budget} labelings{seen}; "
