@@ -28,6 +28,11 @@ Jobs = Annotated[int, typer.Option(help="Workers; 0 is one per core or GPU. Same
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
 Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the images if missing.")]
+Out = Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/.")]
+Resume = Annotated[Path | None, typer.Option(help="Go on with this run folder.")]
+ShowSettings = Annotated[
+    bool, typer.Option("--show-settings", help="Print all settings as YAML and stop.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON, nothing else.")]
 
 
@@ -52,8 +57,8 @@ def options(
 def search(
     config: Config = None,
     changes: Changes = [],  # noqa: B006  (typer reads the default, nothing changes it)
-    out: Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    out: Out = None,
+    resume: Resume = None,
     tasks: Annotated[int | None, typer.Option(help="Labelings to confirm.")] = None,
     min_ablation: Annotated[
         float | None, typer.Option(help="Share of positives in which these must differ.")
@@ -72,15 +77,14 @@ def search(
     root: Root = None,
     download: Download = False,
     as_json: AsJson = False,
-    show_settings: Annotated[
-        bool, typer.Option("--show-settings", help="Print all settings as YAML and stop.")
-    ] = False,
+    show_settings: ShowSettings = False,
 ) -> None:
     """Search an image set for tasks and confirm them; without options, scikit-learn's digits."""
     from taskdisc.config import SearchSettings, dump_settings
-    from taskdisc.discovery.folder import GALLERY, check_images, new_folder, open_folder
+    from taskdisc.discovery.folder import GALLERY, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
+    from taskdisc.folder import check_images
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
@@ -105,7 +109,7 @@ def search(
             space = check_run(images, settings, pool)
             if space.memory > 1e9:
                 _say(f"memory for the closed form: {space.memory / 1e9:.1f} GB", as_json)
-            folder = new_folder(out, settings, images, ",".join(pool.devices), pool.jobs)
+            folder = new_folder(out, settings, images, pool)
         else:
             if config or options or out or seed is not None or root or download:
                 raise SettingError(
@@ -227,10 +231,18 @@ def score(
 
 @app.command()
 def report(folder: Annotated[Path, typer.Argument(help="A run folder.")]) -> None:
-    """Write the page and the gallery of a run again, from the files in its folder."""
-    from taskdisc.report.page import write_report
+    """Write the page of a run again, from the files in its folder."""
+    from taskdisc.folder import REPORT, SEARCH, made_by
 
-    print(write_report(folder))
+    if made_by(folder) == SEARCH:
+        from taskdisc.report.page import write_report
+
+        write_report(folder)
+    else:
+        from taskdisc.studies.run import write_study
+
+        write_study(folder)
+    print(folder / REPORT)
 
 
 @app.command()
@@ -261,8 +273,8 @@ def runs(
     as_json: AsJson = False,
 ) -> None:
     """List the runs below a folder."""
-    from taskdisc.discovery.folder import RUNS
-    from taskdisc.discovery.listing import list_runs
+    from taskdisc.folder import RUNS
+    from taskdisc.listing import list_runs
 
     rows = [] if folder is None and not RUNS.is_dir() else list_runs(folder or RUNS)
     if as_json:
@@ -319,36 +331,70 @@ def images(
 @app.command()
 def study(
     name: Annotated[str | None, typer.Argument(help="Which study.")] = None,
-    config: Annotated[Path | None, typer.Argument(help="Settings, a YAML file.")] = None,
+    config: Annotated[
+        Path | None, typer.Argument(help="Settings, a YAML file; see configs/studies/.")
+    ] = None,
     changes: Changes = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option(help="Folder; a new one in runs/.")] = None,
+    out: Out = None,
+    resume: Resume = None,
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
     root: Root = None,
     download: Download = False,
+    as_json: AsJson = False,
+    show_settings: ShowSettings = False,
 ) -> None:
-    """Run a learnability study; without NAME, list them."""
-    from taskdisc.studies import STUDIES, run_study
+    """Run a learnability study, small and on digits without CONFIG; without NAME, list them."""
+    from taskdisc.folder import REPORT
+    from taskdisc.studies import STUDIES
 
-    if name is None:
+    if name is None and resume is None:
         _print_table([{"study": key, "question": row.question} for key, row in STUDIES.items()])
         return
+    from taskdisc.config import dump_settings
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
+    from taskdisc.studies.run import StudyFolder, new_study, run_study, study_named
 
+    if name is not None:
+        kind = study_named(name).settings
+        if show_settings:
+            print(dump_settings(_settings(kind, config, changes, seed, root, download)))
+            return
     pool = Pool(jobs, device)
     with progress_for() as progress:
-        done = run_study(
-            name,
-            lambda kind: _settings(kind, config, changes, seed, root, download),
-            out=out,
-            pool=pool,
-            progress=progress,
-        )
-    _print_table(done.table)
-    print(done.reading)
-    print(f"files: {done.folder}")
+        if resume is None:
+            assert name is not None
+            settings = _settings(kind, config, changes, seed, root, download)
+            folder = new_study(name, settings, out, pool, progress)
+        else:
+            if name or config or changes or out or seed is not None or root or download:
+                raise SettingError(
+                    "--resume must stand without NAME, CONFIG, --out and settings, for it goes on "
+                    f"with those of '{resume}'."
+                )
+            folder = StudyFolder(resume)
+        _say(f"run folder: {folder.path}", as_json)
+        try:
+            answer = run_study(folder, pool, progress)
+        except KeyboardInterrupt:
+            progress.finish()
+            n_cells = len(STUDIES[folder.name].cells(folder.settings))
+            print(
+                f"stopped after {len(folder.cells.lines)} of {n_cells} cells; "
+                f"go on with: taskdisc study --resume {folder.path}",
+                file=sys.stderr,
+            )
+            raise SystemExit(130) from None
+    page = folder.path / REPORT
+    if as_json:
+        result = {"study": folder.name, "reading": answer.reading, "table": answer.table}
+        print(json.dumps(_finite(result), indent=2, allow_nan=False))
+    else:
+        _print_table(answer.table)
+        print(answer.reading)
+        print(f"page: {page}")
 
 
 @app.command()
@@ -509,6 +555,15 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
         table.add_row(*(_cell(value) for value in row.values()))
     # A pipe has no width; what reads it wants whole words.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for a NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and value != value else value
 
 
 def _cell(value: Any) -> str:

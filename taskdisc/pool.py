@@ -35,8 +35,10 @@ class Pool:
         on_cpu = self.devices == ["cpu"]
         self.jobs = jobs or (_cores() if on_cpu else len(self.devices))
 
-    def map(self, work: Callable[[T, str], R], items: Iterable[T]) -> Iterator[R]:
-        """`work(item, device)` for every item, in the order of the items, as results come in.
+    def map(
+        self, work: Callable[[T, str], R], items: Iterable[T], *, ordered: bool = True
+    ) -> Iterator[R]:
+        """`work(item, device)` for every item as results come in, in the order of the items or not.
 
         Raises:
             RunFailedError: a worker died (out of memory, or killed).
@@ -53,9 +55,8 @@ class Pool:
 
         # Stopping early on purpose is no reason for joblib's warning about cancelled tasks.
         warnings.filterwarnings("ignore", "[0-9]+ tasks which were still being processed")
-        parallel = Parallel(
-            self.jobs, backend="loky", return_as="generator", pre_dispatch="2*n_jobs"
-        )
+        order = "generator" if ordered else "generator_unordered"
+        parallel = Parallel(self.jobs, backend="loky", return_as=order, pre_dispatch="2*n_jobs")
         calls = (delayed(_in_worker)(work, item, self._device(number)) for number, item in numbered)
         try:
             yield from parallel(calls)

@@ -61,7 +61,7 @@ class PlainProgress(Progress):
         best = "" if self._best is None else f", best {self._best:.3f}"
         print(
             f"{self._stage}: {self._done}/{self._total} {self._unit}{best}, "
-            f"{rate:.1f}/s, {left:.0f} s left",
+            f"{rate_text(rate)}, {left:.0f} s left",
             file=sys.stderr,
             flush=True,
         )
@@ -109,7 +109,7 @@ class BarProgress(Progress):
             self._bar.reset(self._task, completed=done, best=self._best)
             return
         speed = self._bar.tasks[self._task].speed
-        rate = "" if speed is None else f"{speed:.1f}/s"
+        rate = "" if speed is None else rate_text(speed)
         self._bar.update(self._task, advance=n, best=self._best, rate=rate)
 
     def finish(self) -> None:
@@ -117,6 +117,11 @@ class BarProgress(Progress):
         if self._task is not None:
             self._bar.remove_task(self._task)
             self._task = None
+
+
+def rate_text(rate: float) -> str:
+    """Units per second; of slow work, per minute."""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
 
 
 def reading(progress: Progress) -> Callable[[int, int], None]:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from taskdisc.discovery.folder import RESULT, images_content
-from taskdisc.discovery.listing import read_result
+from taskdisc.discovery.folder import RESULT, read_result
 from taskdisc.discovery.tasks import default_names, load_tasks
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import write_npz
+from taskdisc.folder import images_content
 from taskdisc.labelings import key
 
 KEEP_SCHEMA = 1

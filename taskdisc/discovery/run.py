@@ -279,7 +279,7 @@ def load_selected(settings: ImagesSettings, progress: Progress) -> ImageSet:
         SettingError: a setting breaks its rule.
         ImageSetError: the images are missing, unreadable or too few.
     """
-    return _select(_load_source(settings, progress), settings)
+    return select_images(load_source(settings, progress), settings)
 
 
 def load_with_held_out(
@@ -294,15 +294,16 @@ def load_with_held_out(
         SettingError: a setting breaks its rule.
         ImageSetError: the images are missing, unreadable or too few, or none is left to hold out.
     """
-    source = _load_source(settings, progress)
-    chosen = _select(source, settings)
+    source = load_source(settings, progress)
+    chosen = select_images(source, settings)
     by_class = settings.n_images is None and bool(source.targets)
     target = source.target(settings.target) if by_class and agreement.classes == "same" else None
     others = held_out(source, chosen, agreement.n_held_out, target=target, seed=seed)
     return chosen, others
 
 
-def _load_source(settings: ImagesSettings, progress: Progress) -> ImageSet:
+def load_source(settings: ImagesSettings, progress: Progress) -> ImageSet:
+    """All images of the settings' source, as large as they are there."""
     return load_images(
         settings.source,
         root=settings.root,
@@ -312,7 +313,8 @@ def _load_source(settings: ImagesSettings, progress: Progress) -> ImageSet:
     )
 
 
-def _select(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
+def select_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
+    """The images of a source that the settings choose, at the network's 32x32."""
     from taskdisc.taskness.lenet import SIDE
 
     n_images, by_class = settings.n_images, {}

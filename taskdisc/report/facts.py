@@ -13,8 +13,6 @@ import numpy as np
 from taskdisc.config import SearchSettings
 from taskdisc.discovery.classes import ClassMatch
 from taskdisc.discovery.folder import (
-    CONFIG,
-    ENVIRONMENT,
     EVIDENCE,
     PICTURES,
     RESULT,
@@ -24,6 +22,7 @@ from taskdisc.discovery.folder import (
 from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SCHEMA
 from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.folder import CONFIG, ENVIRONMENT
 from taskdisc.journal import read_journal
 from taskdisc.labelings import best_different, evenly, from_hex, key, read_arrays
 
@@ -200,7 +199,7 @@ class Facts:
     @property
     def configuration(self) -> tuple[tuple[str, str], ...]:
         """Path and value of every setting that has one."""
-        return _flat(self.settings.model_dump(mode="json"))
+        return flat(self.settings.model_dump(mode="json"))
 
     def shown_positives(self, candidate: Candidate) -> tuple[int, ...]:
         """Up to `MOST_POSITIVES` positives that there are pictures of, evenly over the set."""
@@ -225,7 +224,11 @@ def read_facts(folder: Path) -> Facts:
         n_images = int(environment["images"]["n"])
         content = str(environment["images"]["content"])
         command = [str(part) for part in environment["command"]]
-        told = {k: v for k, v in environment.items() if k not in ("schema", "seed", "command")}
+        told = {
+            k: v
+            for k, v in environment.items()
+            if k not in ("schema", "made_by", "seed", "command")
+        }
     with _reading(folder / TRIALS):
         lines = read_journal(folder / TRIALS)
         trials = [
@@ -249,7 +252,7 @@ def read_facts(folder: Path) -> Facts:
         n_trainings=(n_done, 0),
         seconds={"search": search_s, "confirm": confirm_s},
         pictures={},
-        environment=_flat(told),
+        environment=flat(told),
         # The program's own path is this machine's affair.
         command=shlex.join([Path(command[0]).name, *command[1:]] if command else []),
     )
@@ -374,12 +377,12 @@ def _mean(candidate: Candidate) -> float:
     return candidate.evidence.mean
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> tuple[tuple[str, str], ...]:
+def flat(values: Mapping[str, Any], path: str = "") -> tuple[tuple[str, str], ...]:
     """Dotted path and text of every value that is not None."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            rows += _flat(value, f"{path}{name}.")
+            rows += flat(value, f"{path}{name}.")
         elif value is not None:
             text = str(value).lower() if isinstance(value, bool) else str(value)
             rows.append((f"{path}{name}", text))

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from taskdisc.discovery.export import KEEP_SCHEMA
-from taskdisc.discovery.folder import REPORT
+from taskdisc.folder import REPORT
 from taskdisc.labelings import ablations, to_hex
 from taskdisc.report.facts import Candidate, Facts
 from taskdisc.report.layout import plane, stress

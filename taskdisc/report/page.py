@@ -10,9 +10,10 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from taskdisc.discovery.folder import GALLERY, REPORT
+from taskdisc.discovery.folder import GALLERY
 from taskdisc.errors import RunFailedError
 from taskdisc.files import write_atomic
+from taskdisc.folder import REPORT
 from taskdisc.report import plots
 from taskdisc.report.facts import Candidate, Facts, read_facts
 from taskdisc.report.gallery import render_gallery

@@ -1,6 +1,6 @@
 """Do networks agree on images that nobody searched? Found, class and random labelings compared."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -19,11 +19,10 @@ from taskdisc.images import ImageSet
 from taskdisc.labelings import key, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
-from taskdisc.taskness.agreement import Agreement, measure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from taskdisc.studies.drawing import figure_of
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.agreement import Agreement
+from taskdisc.taskness.agreement import measure as measure_agreement
 
 
 class AgreementStudySettings(Settings):
@@ -39,59 +38,83 @@ class AgreementStudySettings(Settings):
     seed: int = Field(0, ge=0)
 
 
-def run(settings: AgreementStudySettings, pool: Pool, progress: Progress) -> Answer:
-    """Agreement score and kappa of found, class and random labelings, per class ratio."""
-    searches = {
-        ratio: settings_from(
-            SearchSettings,
-            {
-                **settings.search,
-                "ratio": ratio,
-                "seed": settings.seed,
-                "tasks": max(settings.n_found, 1),
-            },
-        )
-        for ratio in settings.ratios
-    }
-    asked = settings.agreement
-    images, others = load_with_held_out(settings.images, asked, settings.seed, progress)
+def cells(settings: AgreementStudySettings) -> list[Cell]:
+    """One per class ratio."""
     for ratio in settings.ratios:
-        n_positives(len(images), ratio)
-    measured: dict[tuple[int, str], Agreement] = {}
-    for ratio, search in searches.items():
-        by_kind = {
-            "found": found_labelings(images, search, settings.n_found, pool, progress),
-            "class": class_labelings(images, settings, ratio),
-        }
-        by_kind = {kind: labelings for kind, labelings in by_kind.items() if len(labelings)}
-        if not by_kind:
-            raise SettingError(
-                f"`n_found` must be at least 1 where the classes make no labeling at 1:{ratio}, "
-                "got 0."
-            )
-        compared = np.concatenate(list(by_kind.values()))
-        progress.start(f"agreement 1:{ratio}", len(compared) + asked.n_random, "labelings")
-        scores = measure(
-            images,
-            compared,
-            others,
-            pool,
-            n_pairs=asked.n_pairs,
-            n_steps=asked.n_steps,
-            n_random=asked.n_random,
-            seed=settings.seed,
-            progress=progress.advance,
+        _search(settings, ratio)
+    return [{"ratio": ratio} for ratio in settings.ratios]
+
+
+def measure(
+    settings: AgreementStudySettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """Agreement score and kappa of found, class and random labelings at one class ratio."""
+    ratio, asked = cell["ratio"], settings.agreement
+    images, others = load_with_held_out(settings.images, asked, settings.seed, progress)
+    n_positives(len(images), ratio)
+    by_kind = {
+        "found": found_labelings(
+            images, _search(settings, ratio), settings.n_found, pool, progress
+        ),
+        "class": class_labelings(images, settings, ratio),
+    }
+    by_kind = {kind: labelings for kind, labelings in by_kind.items() if len(labelings)}
+    if not by_kind:
+        raise SettingError(
+            f"`n_found` must be at least 1 where the classes make no labeling at 1:{ratio}, got 0."
         )
-        progress.finish()
-        start = 0
-        for kind, labelings in by_kind.items():
-            part = scores.predictions[start : start + len(labelings)]
-            measured[ratio, kind] = Agreement(part)
-            start += len(labelings)
-        if scores.random is not None:
-            measured[ratio, "random"] = scores.random
-    table = [_row(f"1:{ratio}", kind, len(images), a) for (ratio, kind), a in measured.items()]
-    return Answer(table, _reading(table), {"agreement": _draw(measured)})
+    compared = np.concatenate(list(by_kind.values()))
+    progress.start("agreement", len(compared) + asked.n_random, "labelings")
+    scores = measure_agreement(
+        images,
+        compared,
+        others,
+        pool,
+        n_pairs=asked.n_pairs,
+        n_steps=asked.n_steps,
+        n_random=asked.n_random,
+        seed=settings.seed,
+        progress=progress.advance,
+    )
+    progress.finish()
+    by_labelings, start = {}, 0
+    for kind, labelings in by_kind.items():
+        part = scores.predictions[start : start + len(labelings)]
+        by_labelings[kind] = _row(Agreement(part))
+        start += len(labelings)
+    if scores.random is not None:
+        by_labelings["random"] = _row(scores.random)
+    sizes = {"n_images": len(images), "n_held_out": len(others)}
+    return {"labelings": by_labelings, **sizes}
+
+
+def answer(settings: AgreementStudySettings, records: list[Record]) -> Answer:
+    """Agreement score and kappa by ratio and kind of labeling."""
+    table = [
+        {
+            "ratio": f"1:{record['ratio']}",
+            "labelings": kind,
+            "n_labelings": len(row["agreement"]),
+            "n_images": record["n_images"],
+            "n_held_out": record["n_held_out"],
+            "agreement": float(np.mean(row["agreement"])),
+            "agreement_sd": _sd(row["agreement"]),
+            "chance": row["chance"],
+            "kappa": float(np.mean(row["kappa"])),
+            "kappa_sd": _sd(row["kappa"]),
+            "kappa_lowest": min(row["kappa"]),
+            "kappa_highest": max(row["kappa"]),
+            "positive": row["positive"],
+        }
+        for record in records
+        for kind, row in record["labelings"].items()
+    ]
+    return Answer(table, _reading(table), {"agreement": _draw(records)})
+
+
+def _search(settings: AgreementStudySettings, ratio: int) -> SearchSettings:
+    given = {"ratio": ratio, "seed": settings.seed, "tasks": max(settings.n_found, 1)}
+    return settings_from(SearchSettings, {**settings.search, **given})
 
 
 def found_labelings(
@@ -124,25 +147,18 @@ def class_labelings(images: ImageSet, settings: AgreementStudySettings, ratio: i
     return np.array(list(drawn.values()), dtype=np.uint8).reshape(-1, len(images))
 
 
-def _row(ratio: str, kind: str, n_images: int, scores: Agreement) -> dict[str, Any]:
-    def sd(values: np.ndarray) -> float:
-        return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
-
+def _row(scores: Agreement) -> dict[str, Any]:
     return {
-        "ratio": ratio,
-        "labelings": kind,
-        "n_labelings": len(scores.mean),
-        "n_images": n_images,
-        "n_held_out": scores.predictions.shape[3],
-        "agreement": float(scores.mean.mean()),
-        "agreement_sd": sd(scores.mean),
+        "agreement": scores.mean.tolist(),
+        "agreement_sem": scores.sem.tolist(),
         "chance": float(scores.chance.mean()),
-        "kappa": float(scores.kappa.mean()),
-        "kappa_sd": sd(scores.kappa),
-        "kappa_lowest": float(scores.kappa.min()),
-        "kappa_highest": float(scores.kappa.max()),
+        "kappa": scores.kappa.tolist(),
         "positive": float(scores.positive.mean()),
     }
+
+
+def _sd(values: list[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
 
 
 def _reading(table: list[dict[str, Any]]) -> str:
@@ -165,22 +181,33 @@ def _reading(table: list[dict[str, Any]]) -> str:
     return " ".join(sentences) or "There are no random labelings to compare with."
 
 
-def _draw(measured: dict[tuple[int, str], Agreement]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    ratios = list(dict.fromkeys(ratio for ratio, _ in measured))
-    figure = Figure(figsize=(3 * len(ratios) + 1, 4), layout="constrained")
-    axes = figure.subplots(1, len(ratios), sharey=True, squeeze=False)[0]
-    for axis, ratio in zip(axes, ratios, strict=True):
-        kinds = [kind for r, kind in measured if r == ratio]
-        for x, kind in enumerate(kinds):
-            scores = measured[ratio, kind]
-            shift = np.linspace(-0.2, 0.2, len(scores.mean)) if len(scores.mean) > 1 else [0.0]
-            axis.errorbar(x + np.asarray(shift), scores.mean, yerr=scores.sem, fmt="o", ms=4)
-            axis.hlines(scores.chance.mean(), x - 0.3, x + 0.3, colors="0.5", linestyles="--")
-        axis.set_xticks(range(len(kinds)), kinds)
-        axis.set_title(f"1:{ratio}")
-        axis.grid(alpha=0.3, axis="y")
+def _draw(records: list[Record]) -> Plot:
+    figure, axes = figure_of(len(records), width=3.5, share_y=True)
+    for axis, record in zip(axes, records, strict=True):
+        kinds = record["labelings"]
+        for x, row in enumerate(kinds.values()):
+            n = len(row["agreement"])
+            shift = np.linspace(-0.2, 0.2, n) if n > 1 else np.zeros(1)
+            axis.errorbar(
+                x + shift, row["agreement"], yerr=row["agreement_sem"], linestyle="", markersize=4
+            )
+            axis.hlines(row["chance"], x - 0.3, x + 0.3, colors="0.5", linestyles="--")
+        axis.set_xticks(range(len(kinds)), list(kinds))
+        axis.set_title(f"1:{record['ratio']}")
     axes[0].set_ylim(None, 1)
-    axes[0].set_ylabel("agreement score (dashed: by chance)")
-    return figure
+    axes[0].set_ylabel("agreement score")
+    return Plot(
+        figure,
+        "One point per labeling, by class ratio. Bars: ± s.e. over pairs of networks. Dashed: "
+        "agreement by chance.",
+    )
+
+
+STUDY = Study(
+    "do networks agree on images that nobody searched, and more than on random labelings?",
+    AgreementStudySettings,
+    cells,
+    measure,
+    answer,
+    alone=True,
+)

@@ -1,16 +1,23 @@
 """Which kernel and ridge agree best with trained taskness? The panel of `score-reliability`."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from taskdisc.discovery.run import load_selected
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.score_reliability import PanelSettings, bootstrap_sd, make_panel, spearman
-from taskdisc.studies.study import Answer, plot
+from taskdisc.studies.drawing import plot
+from taskdisc.studies.images import drawn
+from taskdisc.studies.score_reliability import (
+    PanelSettings,
+    bootstrap_sd,
+    make_panel,
+    spearman,
+    trained_on,
+)
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.closed_form import (
     Dense,
     calibrated,
@@ -19,10 +26,7 @@ from taskdisc.taskness.closed_form import (
 )
 from taskdisc.taskness.kernels import KERNELS, Precomputed, make_kernel
 from taskdisc.taskness.protocol import protocol_from
-from taskdisc.taskness.score import TrainedScorer, splits_of
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from taskdisc.taskness.score import splits_of
 
 
 class ClosedFormStudySettings(PanelSettings):
@@ -35,52 +39,61 @@ class ClosedFormStudySettings(PanelSettings):
     features: str = "pixels"
 
 
-def run(settings: ClosedFormStudySettings, pool: Pool, progress: Progress) -> Answer:
-    """Correlation of closed forms with trained taskness, per image set, kernel and ridge.
+def cells(settings: ClosedFormStudySettings) -> list[Cell]:
+    """One per image set."""
+    return [{"images_seed": seed} for seed in settings.image_seeds]
+
+
+def measure(
+    settings: ClosedFormStudySettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """Correlation of closed forms with trained taskness on one image set, by kernel and ridge.
 
     Left out one at a time, as in a search, and on the very splits of the first ten trainings.
     `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is the correlation of
     a perfect predictor, from two halves of the trainings.
     """
     protocol = replace(protocol_from("stratified"), n_splits=settings.trainings)
-    rng = np.random.default_rng(settings.seed)
-    table = []
-    for image_seed in settings.image_seeds:
-        images = load_selected(settings.images.model_copy(update={"seed": image_seed}), progress)
-        panel, kinds = make_panel(images, settings)
-        progress.start(f"train, images {image_seed}", len(panel), "labelings")
-        parts = []
-        for part in TrainedScorer(images, protocol, settings.seed, pool).score(panel):
-            parts.append(part.per_split)
-            progress.advance(len(part.per_split))
-        progress.finish()
-        per_split = np.concatenate(parts)
-        trained = per_split.mean(axis=1)
-        halves = spearman(per_split[:, ::2].mean(axis=1), per_split[:, 1::2].mean(axis=1))
-        few = replace(protocol, n_splits=min(10, settings.trainings))
-        masks = np.stack([splits_of(few, labeling, settings.seed)[0] for labeling in panel])
-        for name in settings.kernels:
-            kernel = Precomputed.of(make_kernel(name, images, settings.features), len(images))
-            for ridge in settings.ridges:
-                score = closed_form_taskness(Dense(kernel, len(images), ridge), panel)
-                on_splits = taskness_on_splits(kernel, panel, ridge, masks)
-                planned = kinds != "random"
-                table.append(
-                    {
-                        "images_seed": image_seed,
-                        "kernel": name,
-                        "ridge": ridge,
-                        "spearman": spearman(score, trained),
-                        "spearman_sd": bootstrap_sd(score, trained, rng),
-                        "not_random": spearman(score[planned], trained[planned]),
-                        "pearson": float(np.corrcoef(score, trained)[0, 1]),
-                        "on_splits": spearman(on_splits, trained),
-                        "exponent": _exponent(score, trained),
-                        # Spearman & Brown: from half of the trainings to all of them.
-                        "noise_limit": float(np.sqrt(2 * halves / (1 + halves))),
-                        "n_labelings": len(panel),
-                    }
-                )
+    rng = np.random.default_rng([settings.seed, cell["images_seed"]])
+    images = drawn(settings.images, seed=cell["images_seed"])
+    panel, kinds = make_panel(images, settings)
+    per_split = trained_on(images, panel, protocol, settings.seed, pool, progress)
+    trained = per_split.mean(axis=1)
+    halves = spearman(per_split[:, ::2].mean(axis=1), per_split[:, 1::2].mean(axis=1))
+    few = replace(protocol, n_splits=min(10, settings.trainings))
+    masks = np.stack([splits_of(few, labeling, settings.seed)[0] for labeling in panel])
+    planned = kinds != "random"
+    rows = []
+    for name in settings.kernels:
+        kernel = Precomputed.of(make_kernel(name, images, settings.features), len(images))
+        for ridge in settings.ridges:
+            score = closed_form_taskness(Dense(kernel, len(images), ridge), panel)
+            on_splits = taskness_on_splits(kernel, panel, ridge, masks)
+            rows.append(
+                {
+                    "kernel": name,
+                    "ridge": ridge,
+                    "spearman": spearman(score, trained),
+                    "spearman_sd": bootstrap_sd(score, trained, rng),
+                    "not_random": spearman(score[planned], trained[planned]),
+                    "pearson": float(np.corrcoef(score, trained)[0, 1]),
+                    "on_splits": spearman(on_splits, trained),
+                    "exponent": _exponent(score, trained),
+                    # Spearman & Brown: from half of the trainings to all of them.
+                    "noise_limit": float(np.sqrt(2 * halves / (1 + halves))),
+                    "n_labelings": len(panel),
+                }
+            )
+    return {"rows": rows}
+
+
+def answer(settings: ClosedFormStudySettings, records: list[Record]) -> Answer:
+    """The correlations, and the closed form that agrees best on average."""
+    table = [
+        {"images_seed": record["images_seed"], **row}
+        for record in records
+        for row in record["rows"]
+    ]
     return Answer(table, _reading(table, settings), {"closed-form": _draw(table)})
 
 
@@ -118,13 +131,23 @@ def _reading(table: list[dict[str, Any]], settings: ClosedFormStudySettings) -> 
     )
 
 
-def _draw(table: list[dict[str, Any]]) -> "Figure":
+def _draw(table: list[dict[str, Any]]) -> Plot:
     figure, axes = plot("ridge", "Spearman correlation with trained taskness")
     means = _means(table)
     for name in dict.fromkeys(kernel for kernel, _ in means):
         ridges = [ridge for kernel, ridge in means if kernel == name]
-        axes.plot(ridges, [means[name, ridge] for ridge in ridges], marker="o", label=name)
+        axes.plot(ridges, [means[name, ridge] for ridge in ridges], label=name)
     axes.set_xscale("log")
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right")
-    return figure
+    return Plot(figure, "Spearman's correlation with trained taskness, mean of the image sets.")
+
+
+STUDY = Study(
+    "which kernel and ridge agree best with trained taskness?",
+    ClosedFormStudySettings,
+    cells,
+    measure,
+    answer,
+    alone=True,
+)

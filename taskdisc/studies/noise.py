@@ -1,6 +1,6 @@
 """How often does a search find a task where there is nothing to find? Images of pure noise."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -10,17 +10,15 @@ from taskdisc.discovery.run import run_search
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer, plot
+from taskdisc.studies.drawing import plot
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.lenet import SIDE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class NoiseSettings(Settings):
     """The image sets of noise, and the search that looks for tasks in each."""
 
-    n_sets: int = Field(20, ge=1)
+    n_sets: int = Field(4, ge=1)
     n_images: int = Field(50, ge=10)
     # Small confirmations, for there are many of them; images, ratio and seed are the study's.
     search: SearchSettings = SearchSettings.model_validate(
@@ -29,33 +27,37 @@ class NoiseSettings(Settings):
     seed: int = Field(0, ge=0)
 
 
-def run(settings: NoiseSettings, pool: Pool, progress: Progress) -> Answer:
-    """A whole search per image set, and what it reports: tasks, confirmed taskness, random ones.
+def cells(settings: NoiseSettings) -> list[Cell]:
+    """One per image set."""
+    return [{"set": number} for number in range(settings.n_sets)]
+
+
+def measure(settings: NoiseSettings, cell: Cell, pool: Pool, progress: Progress) -> dict[str, Any]:
+    """A whole search of one image set, and what it reports.
 
     Every pixel is drawn by itself and uniformly, so no labeling can be generalised on and every
     task that is reported is false. The rule lets through 5 % of them.
     """
-    table = []
-    for number in range(settings.n_sets):
-        rng = np.random.default_rng([settings.seed, number])
-        pixels = rng.integers(0, 256, (settings.n_images, SIDE, SIDE, 3), dtype=np.uint8)
-        search = settings.search.model_copy(update={"seed": settings.seed + number})
-        result = run_search(ImageSet("noise", pixels), search, pool, progress=progress)
-        evidence = result.confirmation
-        table.append(
-            {
-                "set": number,
-                "tasks": int(evidence.is_task.sum()),
-                "put_forward": len(evidence.mean),
-                "seen": max(result.trials[i].taskness for i in result.candidates),
-                "confirmed": float(evidence.mean[0]),
-                "confirmed_sem": float(evidence.sem[0]),
-                "random_mean": float(evidence.random.mean()),
-                "random_sd": float(evidence.random.std(ddof=1)),
-                "threshold": evidence.threshold,
-            }
-        )
-    return Answer(table, _reading(table), {"noise": _draw(table)})
+    rng = np.random.default_rng([settings.seed, cell["set"]])
+    pixels = rng.integers(0, 256, (settings.n_images, SIDE, SIDE, 3), dtype=np.uint8)
+    search = settings.search.model_copy(update={"seed": settings.seed + cell["set"]})
+    result = run_search(ImageSet("noise", pixels), search, pool, progress=progress)
+    evidence = result.confirmation
+    return {
+        "tasks": int(evidence.is_task.sum()),
+        "put_forward": len(evidence.mean),
+        "seen": max(result.trials[i].taskness for i in result.candidates),
+        "confirmed": float(evidence.mean[0]),
+        "confirmed_sem": float(evidence.sem[0]),
+        "random_mean": float(evidence.random.mean()),
+        "random_sd": float(evidence.random.std(ddof=1)),
+        "threshold": evidence.threshold,
+    }
+
+
+def answer(settings: NoiseSettings, records: list[Record]) -> Answer:
+    """Share of the sets that report a task, and how far what was found exceeds random labelings."""
+    return Answer(records, _reading(records), {"noise": _draw(records)})
 
 
 def _reading(table: list[dict[str, Any]]) -> str:
@@ -69,7 +71,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
     )
 
 
-def _draw(table: list[dict[str, Any]]) -> "Figure":
+def _draw(table: list[dict[str, Any]]) -> Plot:
     figure, axes = plot(
         "taskness of random labelings (mean and s.d.)",
         "confirmed taskness of the best found (± s.e.)",
@@ -83,4 +85,18 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
         alpha=0.5,
     )
     axes.axline((0, 0), slope=1, color="grey", linestyle="--")
-    return figure
+    return Plot(
+        figure,
+        "One point per image set: the best labeling that the search found, against random "
+        "labelings. Bars: ± s.e. over splits, and the s.d. of the random labelings; on the dashed "
+        "line the two are equal.",
+    )
+
+
+STUDY = Study(
+    "how often does a search find a task where there is nothing to find?",
+    NoiseSettings,
+    cells,
+    measure,
+    answer,
+)

@@ -6,7 +6,7 @@ import sys
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,10 +14,8 @@ from taskdisc.config import ImagesSettings, SearchSettings, Settings
 from taskdisc.discovery.run import check_run, find, load_selected
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from taskdisc.studies.drawing import figure_of
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 
 
 class ScaleSettings(Settings):
@@ -28,22 +26,26 @@ class ScaleSettings(Settings):
     search: SearchSettings = SearchSettings(tasks=16)  # images are the study's
 
 
-def run(settings: ScaleSettings, pool: Pool, progress: Progress) -> Answer:
-    """Seconds and gigabytes of a search by number of images; each runs in a process of its own.
+def cells(settings: ScaleSettings) -> list[Cell]:
+    """One per size."""
+    return [{"n_images": n_images} for n_images in settings.n_images]
+
+
+def measure(settings: ScaleSettings, cell: Cell, pool: Pool, progress: Progress) -> dict[str, Any]:
+    """Seconds and gigabytes of a search, in a process of its own.
 
     `set_up_s` is for the closed form, `search_s` for all the rest; `cpu_s` is processor time of
     both. `memory_gb` is by how much the process has grown at its peak since the images were
     loaded, `stated_gb` what the run says beforehand that its closed form needs.
     """
-    table = []
-    progress.start("search", len(settings.n_images), "sizes")
-    for n_images in settings.n_images:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-            table.append(process.submit(_measured, settings, n_images).result())
-        progress.advance(1)
-    progress.finish()
-    return Answer(table, _reading(table), {"scale": _draw(table)})
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
+        return process.submit(_measured, settings, cell["n_images"]).result()
+
+
+def answer(settings: ScaleSettings, records: list[Record]) -> Answer:
+    """Time and memory by number of images."""
+    return Answer(records, _reading(records), {"scale": _draw(records)})
 
 
 def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
@@ -57,7 +59,6 @@ def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
     set_up = time.perf_counter() - clock
     found = find(space, pool, Progress())
     return {
-        "n_images": n_images,
         "set_up_s": round(set_up, 2),
         "search_s": round(time.perf_counter() - clock - set_up, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
@@ -88,19 +89,25 @@ def _reading(table: list[dict[str, Any]]) -> str:
     return f"{'; '.join(sentences)}."
 
 
-def _draw(table: list[dict[str, Any]]) -> "Figure":
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
+def _draw(table: list[dict[str, Any]]) -> Plot:
+    figure, (left, right) = figure_of(2, width=4)
     sizes = [row["n_images"] for row in table]
-    left.plot(sizes, [row["set_up_s"] + row["search_s"] for row in table], marker="o")
+    left.plot(sizes, [row["set_up_s"] + row["search_s"] for row in table], label="measured")
     left.set_ylabel("set-up and search [s]")
-    right.plot(sizes, [max(row["memory_gb"], 1e-3) for row in table], marker="o", label="measured")
-    right.plot(sizes, [row["stated_gb"] for row in table], "--", label="stated beforehand")
+    right.plot(sizes, [max(row["memory_gb"], 1e-3) for row in table], label="measured")
+    right.plot(sizes, [row["stated_gb"] for row in table], label="stated beforehand")
     right.set_ylabel("memory [GB]")
     right.legend()
     for axes in (left, right):
         axes.set(xscale="log", yscale="log", xlabel="images")
-        axes.grid(alpha=0.3)
-    return figure
+    return Plot(figure, "Time (left) and memory (right) of one search at each size, measured once.")
+
+
+STUDY = Study(
+    "what does a search cost with more images?",
+    ScaleSettings,
+    cells,
+    measure,
+    answer,
+    alone=True,
+)

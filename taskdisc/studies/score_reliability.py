@@ -1,23 +1,21 @@
 """How much of a score is noise? Score a panel of labelings twice, independently, and compare."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from taskdisc.config import ImagesSettings, Settings
-from taskdisc.discovery.run import load_selected
 from taskdisc.images import ImageSet
 from taskdisc.labelings import encode, n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer, plot
+from taskdisc.studies.drawing import plot
+from taskdisc.studies.images import drawn
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.protocol import Protocol, protocol_from
 from taskdisc.taskness.score import TrainedScorer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 class PanelSettings(Settings):
@@ -50,53 +48,79 @@ class ReliabilitySettings(PanelSettings):
         return {k: protocol_from(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
-def run(settings: ReliabilitySettings, pool: Pool, progress: Progress) -> Answer:
+def cells(settings: ReliabilitySettings) -> list[Cell]:
+    """Two scorings by each protocol."""
+    return [
+        {"protocol": name, "repeat": repeat} for name in settings.protocols for repeat in (0, 1)
+    ]
+
+
+def measure(
+    settings: ReliabilitySettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """The taskness of every training of every labeling of the panel, and the labelings' kinds."""
+    images = drawn(settings.images)
+    panel, kinds = make_panel(images, settings)
+    protocol = settings.protocols[cell["protocol"]]
+    full = replace(protocol, n_splits=max(settings.trainings))
+    seed = 2 * settings.seed + cell["repeat"]
+    per_split = trained_on(images, panel, full, seed, pool, progress)
+    steps = protocol.steps(len(images))
+    return {"steps": steps, "kinds": kinds.tolist(), "per_split": per_split.tolist()}
+
+
+def trained_on(
+    images: ImageSet,
+    panel: np.ndarray,
+    protocol: Protocol,
+    seed: int,
+    pool: Pool,
+    progress: Progress,
+) -> np.ndarray:
+    """Taskness of every training of some labelings, [n_labelings, n_splits]."""
+    progress.start("score", len(panel), "labelings")
+    parts = []
+    for part in TrainedScorer(images, protocol, seed, pool).score(panel):
+        parts.append(part.per_split)
+        progress.advance(len(part.per_split))
+    progress.finish()
+    return np.concatenate(parts)
+
+
+def answer(settings: ReliabilitySettings, records: list[Record]) -> Answer:
     """Spearman correlation between two independent scorings, against trainings per labeling.
 
     Beside it: the mean taskness of the random labelings, which should be 0, that of the class
     labelings, and the correlation with an independent scoring by the first protocol that trains
     for 100 steps, which says whether a cheaper protocol still measures the same thing.
     """
-    images = load_selected(settings.images, progress)
-    panel, kinds = make_panel(images, settings)
-    most = max(settings.trainings)
-    scored: dict[str, list[np.ndarray]] = {}
-    progress.start("score", 2 * len(settings.protocols) * len(panel), "labelings")
-    for name, protocol in settings.protocols.items():
-        full = replace(protocol, n_splits=most)
-        scored[name] = []
-        for repeat in (0, 1):
-            scorer = TrainedScorer(images, full, 2 * settings.seed + repeat, pool)
-            parts = []
-            for part in scorer.score(panel):
-                parts.append(part.per_split)
-                progress.advance(len(part.per_split))
-            scored[name].append(np.concatenate(parts))
-    progress.finish()
-    long = [
-        name for name, protocol in settings.protocols.items() if protocol.steps(len(images)) >= 100
-    ]
+    kinds = np.array(records[0]["kinds"])
+    steps = {record["protocol"]: record["steps"] for record in records}
+    scored = {
+        (record["protocol"], record["repeat"]): np.array(record["per_split"]) for record in records
+    }
+    long = next((name for name in steps if steps[name] >= 100), None)
     rng = np.random.default_rng(settings.seed)
     table = []
-    for name, (first, second) in scored.items():
+    for name in settings.protocols:
         for n in settings.trainings:
-            a, b = first[:, :n].mean(axis=1), second[:, :n].mean(axis=1)
+            a, b = (scored[name, repeat][:, :n].mean(axis=1) for repeat in (0, 1))
             random = a[kinds == "random"]
             classes = a[kinds == "class"]
             table.append(
                 {
                     "protocol": name,
                     "trainings": n,
-                    "steps": settings.protocols[name].steps(len(images)),
+                    "steps": steps[name],
                     "spearman": spearman(a, b),
                     "spearman_sd": bootstrap_sd(a, b, rng),
-                    "with_100_steps": spearman(a, scored[long[0]][1].mean(axis=1))
+                    "with_100_steps": spearman(a, scored[long, 1].mean(axis=1))
                     if long
                     else float("nan"),
                     "random_mean": float(random.mean()),
                     "random_sem": float(random.std(ddof=1) / len(random) ** 0.5),
                     "class_mean": float(classes.mean()) if len(classes) else float("nan"),
-                    "n_labelings": len(panel),
+                    "n_labelings": len(kinds),
                 }
             )
     return Answer(table, _reading(table), {"reliability": _draw(table)})
@@ -164,7 +188,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
     )
 
 
-def _draw(table: list[dict[str, Any]]) -> "Figure":
+def _draw(table: list[dict[str, Any]]) -> Plot:
     figure, axes = plot("trainings per labeling", "Spearman correlation of two scorings")
     for name in dict.fromkeys(row["protocol"] for row in table):
         rows = [row for row in table if row["protocol"] == name]
@@ -172,10 +196,23 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
             [row["trainings"] for row in rows],
             [row["spearman"] for row in rows],
             yerr=[row["spearman_sd"] for row in rows],
-            marker="o",
             capsize=3,
             label=name,
         )
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right")
-    return figure
+    return Plot(
+        figure,
+        "Correlation of two independent scorings of the same labelings. Bars: bootstrap s.d. over "
+        "the labelings.",
+    )
+
+
+STUDY = Study(
+    "how much of a score is noise, and how many trainings make it reliable?",
+    ReliabilitySettings,
+    cells,
+    measure,
+    answer,
+    alone=True,
+)

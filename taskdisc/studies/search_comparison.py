@@ -2,25 +2,23 @@
 
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, field_validator
 
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
-from taskdisc.discovery.run import find, load_selected
+from taskdisc.discovery.run import find
 from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
-from taskdisc.images import ImageSet
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.study import Answer, plot
+from taskdisc.studies.drawing import plot
+from taskdisc.studies.images import drawn
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 SOURCE = SearchSettings(
     proposer="TwoPointsDE", scorer="trained", budget=4000, protocol=protocol_from("source")
@@ -59,70 +57,85 @@ class ComparisonSettings(Settings):
         return searches
 
 
-def run(settings: ComparisonSettings, pool: Pool, progress: Progress) -> Answer:
-    """Search time and confirmed taskness of every search's best labeling, per image set.
+RANDOM = "random labelings"
+"""Stands among the searches of a cell for labelings that nothing has found."""
 
-    The labelings of one image set are confirmed together, on the same fresh splits, by the default
+
+def cells(settings: ComparisonSettings) -> list[Cell]:
+    """One per image set and search, and one per image set for random labelings."""
+    return [
+        {"images_seed": seed, "search": name}
+        for seed in settings.image_seeds
+        for name in (*settings.searches, RANDOM)
+    ]
+
+
+def measure(
+    settings: ComparisonSettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """The best labeling of one search, the wall time [s] that it took, and its confirmed taskness.
+
+    All labelings of one image set are confirmed on the same fresh splits, by the default
     protocol whatever the search scored by; so are random labelings, as the mark of nothing found.
     The images are those of the study, not of a search; all searches have one ratio.
     """
-    protocol = replace(protocol_from("stratified"), n_splits=settings.n_splits)
-    table = []
-    for image_seed in settings.image_seeds:
-        images = load_selected(settings.images.model_copy(update={"seed": image_seed}), progress)
-        found = {
-            name: _best(search, images, pool, progress)
-            for name, search in settings.searches.items()
-        }
+    images = drawn(settings.images, seed=cell["images_seed"])
+    record: dict[str, Any] = {}
+    if cell["search"] == RANDOM:
         ratio = next(iter(settings.searches.values())).ratio
-        random = random_labelings(
+        labelings = random_labelings(
             settings.n_random,
             len(images),
             n_positives(len(images), ratio),
-            np.random.default_rng([settings.seed, image_seed]),
+            np.random.default_rng([settings.seed, cell["images_seed"]]),
         )
-        scorer = TrainedScorer(images, protocol, settings.seed + FRESH, pool)
-        labelings = np.concatenate([[row["labeling"] for row in found.values()], random])
-        progress.start("confirm", len(labelings), "labelings")
-        means, sems = [], []
-        for part in scorer.score(labelings):
-            means += part.taskness.tolist()
-            sems += part.sem.tolist()
-            progress.advance(len(part.per_split))
-        progress.finish()
-        n = len(found)
-        for (name, row), mean, sem in zip(found.items(), means, sems, strict=False):
-            table.append(
-                {
-                    "search": name,
-                    "images_seed": image_seed,
-                    "labelings": row["labelings"],
-                    "seconds": row["seconds"],
-                    "seen": row["seen"],
-                    "confirmed": mean,
-                    "confirmed_sem": sem,
-                    "random_mean": float(np.mean(means[n:])),
-                    "random_sd": float(np.std(means[n:], ddof=1)),
-                    "positives": " ".join(map(str, np.flatnonzero(row["labeling"]))),
-                }
-            )
-    return Answer(table, _reading(table), {"searches": _draw(table)})
+    else:
+        start = time.perf_counter()
+        found = find(Space(images, settings.searches[cell["search"]]), pool, progress)
+        best = found.trials[found.candidates[0]]
+        record |= {
+            "labelings": len(found.trials),
+            "seconds": round(time.perf_counter() - start, 3),
+            "seen": best.taskness,
+            "positives": " ".join(map(str, np.flatnonzero(best.labeling))),
+        }
+        labelings = best.labeling[None]
+    protocol = replace(protocol_from("stratified"), n_splits=settings.n_splits)
+    scorer = TrainedScorer(images, protocol, settings.seed + FRESH, pool)
+    progress.start("confirm", len(labelings), "labelings")
+    means, sems = [], []
+    for part in scorer.score(labelings):
+        means += part.taskness.tolist()
+        sems += part.sem.tolist()
+        progress.advance(len(part.per_split))
+    progress.finish()
+    return {**record, "confirmed": means, "confirmed_sem": sems}
 
 
-def _best(
-    settings: SearchSettings, images: ImageSet, pool: Pool, progress: Progress
-) -> dict[str, Any]:
-    """The labeling that a search likes best, what it saw in it, and its wall time [s]."""
-    start = time.perf_counter()
-    found = find(Space(images, settings), pool, progress)
-    seconds = time.perf_counter() - start
-    best = found.trials[found.candidates[0]]
-    return {
-        "labeling": best.labeling,
-        "seen": best.taskness,
-        "labelings": len(found.trials),
-        "seconds": round(seconds, 3),
+def answer(settings: ComparisonSettings, records: list[Record]) -> Answer:
+    """Search time and confirmed taskness of every search's best labeling, per image set."""
+    random = {
+        record["images_seed"]: record["confirmed"]
+        for record in records
+        if record["search"] == RANDOM
     }
+    table = [
+        {
+            "search": record["search"],
+            "images_seed": record["images_seed"],
+            "labelings": record["labelings"],
+            "seconds": record["seconds"],
+            "seen": record["seen"],
+            "confirmed": record["confirmed"][0],
+            "confirmed_sem": record["confirmed_sem"][0],
+            "random_mean": float(np.mean(random[record["images_seed"]])),
+            "random_sd": float(np.std(random[record["images_seed"]], ddof=1)),
+            "positives": record["positives"],
+        }
+        for record in records
+        if record["search"] != RANDOM
+    ]
+    return Answer(table, _reading(table), {"searches": _draw(table)})
 
 
 def _reading(table: list[dict[str, Any]]) -> str:
@@ -141,7 +154,7 @@ def _reading(table: list[dict[str, Any]]) -> str:
     return f"Over {n} image sets: {'; '.join(sentences)}; random labelings have {random:.3f}."
 
 
-def _draw(table: list[dict[str, Any]]) -> "Figure":
+def _draw(table: list[dict[str, Any]]) -> Plot:
     figure, axes = plot("time of the search [s]", "confirmed taskness of its best labeling")
     for name in dict.fromkeys(row["search"] for row in table):
         rows = [row for row in table if row["search"] == name]
@@ -149,11 +162,25 @@ def _draw(table: list[dict[str, Any]]) -> "Figure":
             [row["seconds"] for row in rows],
             [row["confirmed"] for row in rows],
             yerr=[row["confirmed_sem"] for row in rows],
-            fmt="o",
+            linestyle="",
             capsize=3,
             label=name,
         )
     axes.axhline(np.mean([row["random_mean"] for row in table]), color="grey", linestyle="--")
     axes.set_xscale("log")
     axes.legend()
-    return figure
+    return Plot(
+        figure,
+        "One point per search and image set. Bars: ± s.e. over fresh splits. Dashed: random "
+        "labelings.",
+    )
+
+
+STUDY = Study(
+    "which search finds the most learnable labeling, and how soon?",
+    ComparisonSettings,
+    cells,
+    measure,
+    answer,
+    alone=True,
+)

@@ -1,8 +1,7 @@
-"""What a study is: a question, its settings, and a function that answers with a table."""
+"""What a study is: a question, the cells that it takes apart into, and what their records say."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from taskdisc.config import Settings
@@ -10,19 +9,21 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Cell = dict[str, Any]
+"""Names one part of a study that is measured by itself: an image set, a size, a protocol."""
 
-def plot(x: str, y: str) -> "tuple[Figure, Axes]":
-    """A figure with one plot, its axes named."""
-    from matplotlib.figure import Figure
+Record = dict[str, Any]
+"""A cell and what was measured in it, together; JSON values."""
 
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.3)
-    return figure, axes
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure, and a caption that says what its error bands or bars are."""
+
+    figure: "Figure"
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -31,28 +32,35 @@ class Answer:
 
     Attributes:
         table: Tidy rows, all with the same columns.
-        reading: The result in one paragraph, with its uncertainty.
-        figures: Plots by name.
+        reading: The result in one paragraph, with its uncertainty and number of repeats.
+        plots: By name, which is that of their file.
     """
 
     table: list[dict[str, Any]]
     reading: str
-    figures: dict[str, "Figure"]
+    plots: dict[str, Plot]
 
 
 @dataclass(frozen=True)
 class Study:
-    """One row of the table of studies."""
+    """One row of the table of studies.
+
+    Attributes:
+        question: What it asks.
+        settings: The kind of its settings, whose defaults are small and run anywhere. They have a
+            `seed`; where they have `images`, these are loaded and checked before the study starts.
+        cells: The cells of a study with these settings, those that take longest first, so that
+            workers end together. Refuses settings that cannot be measured.
+        measure: What a cell gives, JSON values without NaN; the same in any process.
+        answer: What the records of all cells say, in the order of `cells`.
+        alone: Cells are measured one after the other, each with all workers, for they search or
+            score much, or time themselves. Otherwise each worker measures cells of its own, and
+            `measure` gets a pool of one.
+    """
 
     question: str
     settings: type[Settings]
-    run: Callable[[Any, Pool, Progress], Answer]
-
-
-@dataclass(frozen=True)
-class FinishedStudy:
-    """An answer, and the folder that holds it."""
-
-    table: list[dict[str, Any]]
-    reading: str
-    folder: Path
+    cells: Callable[[Any], list[Cell]]
+    measure: Callable[[Any, Cell, Pool, Progress], dict[str, Any]]
+    answer: Callable[[Any, list[Record]], Answer]
+    alone: bool = False

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from taskdisc.config import SearchSettings, dump_settings, settings_from
-from taskdisc.discovery.folder import check_images, folder_settings, new_folder, open_folder
+from taskdisc.discovery.folder import folder_settings, new_folder, open_folder
 from taskdisc.discovery.run import MOST_PICTURED, _pictured, run_search
 from taskdisc.discovery.tasks import load_tasks
 from taskdisc.errors import RunFailedError, RunFolderError
+from taskdisc.folder import check_images
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -48,7 +49,7 @@ def finished(digits: ImageSet, tmp_path_factory: pytest.TempPathFactory) -> Path
     """The folder of a run that nothing interrupted."""
     path = tmp_path_factory.mktemp("straight") / "run"
     settings = search_settings()
-    folder = new_folder(path, settings, twenty(digits), "cpu", 1)
+    folder = new_folder(path, settings, twenty(digits), Pool(1, "cpu"))
     run_search(twenty(digits), settings, Pool(1, "cpu"), folder=folder, progress=Progress())
     folder.close()
     return path
@@ -125,7 +126,7 @@ STOPPED = """if True:
     digits = select(load_images("digits", cache=False), n_classes=5, per_class=10, seed=0)
     images = digits.take(np.arange(0, 40, 2))
     settings = settings_from(SearchSettings, json.loads(sys.argv[2]))
-    folder = new_folder(Path(sys.argv[1]), settings, images, "cpu", 1)
+    folder = new_folder(Path(sys.argv[1]), settings, images, Pool(1, "cpu"))
     run_search(images, settings, Pool(1, "cpu"), folder=folder, progress=Stopping())
 """
 
@@ -176,7 +177,7 @@ def test_a_run_goes_on_from_any_stage(
     tmp_path: Path, finished: Path, digits: ImageSet, n_trials: int, n_evidence: int
 ) -> None:
     path = tmp_path / "run"
-    new_folder(path, search_settings(), twenty(digits), "cpu", 1).close()
+    new_folder(path, search_settings(), twenty(digits), Pool(1, "cpu")).close()
     for name, n_lines in (("trials.jsonl", n_trials), ("confirm.jsonl", n_evidence)):
         lines = (finished / name).read_text().splitlines(keepends=True)
         (path / name).write_text("".join(lines[:n_lines]))
@@ -189,7 +190,7 @@ def test_a_run_goes_on_from_any_stage(
 
 
 def test_this_process_cannot_open_a_folder_twice(tmp_path: Path, digits: ImageSet) -> None:
-    folder = new_folder(tmp_path / "run", search_settings(), digits, "cpu", 1)
+    folder = new_folder(tmp_path / "run", search_settings(), digits, Pool(1, "cpu"))
     with pytest.raises(RunFolderError, match="one writer"):
         open_folder(tmp_path / "run")
     folder.close()
@@ -206,7 +207,7 @@ def test_folders_are_numbered(
     (tmp_path / "runs" / "search-digits-002").mkdir()
     names = []
     for _ in range(3):
-        folder = new_folder(None, search_settings(), digits, "cpu", 1)
+        folder = new_folder(None, search_settings(), digits, Pool(1, "cpu"))
         names.append(folder.path.as_posix())
         folder.close()
     assert names == [f"runs/search-digits-00{number}" for number in (1, 3, 4)]
@@ -217,20 +218,20 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path: Path, digits: Ima
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("x")
     with pytest.raises(RunFolderError, match=r"`out` must be a new or empty folder.*other files"):
-        new_folder(foreign, search_settings(), digits, "cpu", 1)
+        new_folder(foreign, search_settings(), digits, Pool(1, "cpu"))
     assert os.listdir(foreign) == ["thesis.tex"]
 
-    new_folder(tmp_path / "run", search_settings(), digits, "cpu", 1).close()
+    new_folder(tmp_path / "run", search_settings(), digits, Pool(1, "cpu")).close()
     before = (tmp_path / "run" / "config.yaml").read_text()
     with pytest.raises(RunFolderError, match=r"`out` must be a new or empty folder.*--resume"):
-        new_folder(tmp_path / "run", search_settings(seed=4), digits, "cpu", 1)
+        new_folder(tmp_path / "run", search_settings(seed=4), digits, Pool(1, "cpu"))
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
 def test_an_empty_folder_and_a_deep_one_are_taken(tmp_path: Path, digits: ImageSet) -> None:
     (tmp_path / "empty").mkdir()
     for path in (tmp_path / "empty", tmp_path / "a" / "b" / "größe 数"):
-        new_folder(path, search_settings(), digits, "cpu", 1).close()
+        new_folder(path, search_settings(), digits, Pool(1, "cpu")).close()
         assert folder_settings(path) == search_settings()
 
 
@@ -239,7 +240,7 @@ def test_a_file_is_no_folder(tmp_path: Path, digits: ImageSet) -> None:
     path.write_text("x")
     for out in (path, path / "below"):
         with pytest.raises(RunFolderError, match="`out` must be a folder that can be written"):
-            new_folder(out, search_settings(), digits, "cpu", 1)
+            new_folder(out, search_settings(), digits, Pool(1, "cpu"))
     assert path.read_text() == "x"
 
 
@@ -252,6 +253,7 @@ def test_folders_that_are_no_runs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["bugdet: 3\n", "[", "budget: 0\n", "- 1\n"])
 def test_a_folder_with_damaged_settings(tmp_path: Path, text: str) -> None:
+    (tmp_path / "environment.json").write_text('{"made_by": "search"}')
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(RunFolderError, match="must hold the settings of a search, but"):
         open_folder(tmp_path)
@@ -285,7 +287,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_all_trials(
     tmp_path: Path, finished: Path, digits: ImageSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "run"
-    new_folder(path, search_settings(), twenty(digits), "cpu", 1).close()
+    new_folder(path, search_settings(), twenty(digits), Pool(1, "cpu")).close()
     for name in ("trials.jsonl", "confirm.jsonl"):
         (path / name).write_bytes((finished / name).read_bytes())
 

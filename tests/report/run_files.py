@@ -33,7 +33,8 @@ def write_unfinished(folder: Path, n_trials: int = 5, **changes: Any) -> Path:
     }
     (folder / "config.yaml").write_text(dump_settings(settings_from(SearchSettings, settings)))
     environment = {
-        "schema": 1,
+        "schema": 2,
+        "made_by": "search",
         "taskdisc": "0.1.0",
         "packages": {"numpy": "2.0.0"},
         "seed": 0,

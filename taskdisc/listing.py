@@ -1,12 +1,13 @@
 """A table of runs, from what their folders hold."""
 
-import json
 from pathlib import Path
 from typing import Any
 
-from taskdisc.discovery.folder import CONFIG, RESULT, TRIALS, folder_settings
-from taskdisc.errors import RunFolderError, SettingError, TaskdiscError
+from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_result
+from taskdisc.errors import SettingError, TaskdiscError
+from taskdisc.folder import CONFIG, SEARCH, made_by
 from taskdisc.journal import read_journal
+from taskdisc.studies.run import progress_of
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -24,10 +25,32 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
 
 def _row(path: Path) -> dict[str, Any]:
     row: dict[str, Any] = dict.fromkeys(
-        ("run", "source", "ratio", "proposer", "seed", "trials", "tasks", "confirmed", "state"), "–"
+        (
+            "run",
+            "made_by",
+            "source",
+            "ratio",
+            "proposer",
+            "seed",
+            "trials",
+            "tasks",
+            "confirmed",
+            "state",
+        ),
+        "–",
     )
     row["run"] = path.name
     try:
+        row["made_by"] = made_by(path)
+        if row["made_by"] != SEARCH:
+            n_done, n_cells, settings_of_study = progress_of(path)
+            row["seed"] = getattr(settings_of_study, "seed", "–")
+            if hasattr(settings_of_study, "images"):
+                row["source"] = settings_of_study.images.source
+            row["state"] = (
+                "finished" if n_done == n_cells else f"unfinished: {n_done} of {n_cells} cells"
+            )
+            return row
         settings = folder_settings(path)
         n_trials = len(read_journal(path / TRIALS))
         row.update(
@@ -46,21 +69,3 @@ def _row(path: Path) -> dict[str, Any]:
     except TaskdiscError as error:
         row["state"] = f"damaged: {error}"
     return row
-
-
-def read_result(path: Path) -> dict[str, Any]:
-    """The `result.json` of a run folder.
-
-    Raises:
-        RunFolderError: it is no result of this program.
-    """
-    try:
-        result = json.loads((path / RESULT).read_text())
-        for task in result["tasks"]:
-            task["is_task"], task["confirmed"]["mean"]
-    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
-        raise RunFolderError(
-            f"'{path / RESULT}' must be the result of a search, but it is damaged; "
-            f"remove it and write it again with: taskdisc search --resume {path}"
-        ) from error
-    return dict(result)

@@ -1,0 +1,181 @@
+"""The folder of a run: made, locked, and told from any other folder, whatever made it."""
+
+import fcntl
+import json
+import os
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any
+
+from taskdisc.config import Settings, dump_settings
+from taskdisc.errors import RunFolderError
+from taskdisc.files import write_atomic, write_json
+from taskdisc.images import ImageSet
+from taskdisc.pool import Pool
+
+RUNS = Path("runs")
+"""Where run folders are made, below the current folder."""
+
+CONFIG = "config.yaml"
+ENVIRONMENT = "environment.json"
+REPORT = "report.html"
+
+SEARCH = "search"
+"""What `made_by` says of a search's folder; of a study's it says `study <name>`."""
+
+
+def make_folder(
+    out: Path | None,
+    name: str,
+    made_by: str,
+    settings: Settings,
+    images: ImageSet | None,
+    pool: Pool,
+) -> Path:
+    """Make a run folder and write what is known before anything is computed.
+
+    Args:
+        out: A new or empty folder; without it the first free `runs/<name>-<number>` below the
+            current folder.
+        name: Of the folder, where `out` gives none.
+        made_by: The command and, of a study, its name.
+        settings: What decides the results.
+        images: What they are computed on, or their source; None if there are no such.
+        pool: Where they are computed.
+
+    Raises:
+        RunFolderError: `out` holds something already, or cannot be made.
+    """
+    try:
+        path = _numbered(name) if out is None else out
+        if out is not None:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                what = "other files; name another folder."
+                if (path / CONFIG).exists():
+                    what = f"a run; go on with it by --resume {path}, or name another folder."
+                raise RunFolderError(
+                    f"`out` must be a new or empty folder, got '{path}', which holds {what}"
+                )
+        write_json(path / ENVIRONMENT, _environment(made_by, settings, images, pool))
+        # Last, because its presence is what makes a folder a run.
+        write_atomic(path / CONFIG, dump_settings(settings))
+    except OSError as error:
+        raise RunFolderError(
+            f"`out` must be a folder that can be written, got '{error.filename or out}' "
+            f"({error.strerror})."
+        ) from error
+    return path
+
+
+def made_by(path: Path) -> str:
+    """What made a run folder: `search`, or `study <name>`.
+
+    Raises:
+        RunFolderError: the folder is missing, holds no run, or does not say.
+    """
+    if not (path / CONFIG).is_file():
+        what = "which does not exist" if not path.exists() else f"which has no {CONFIG}"
+        raise RunFolderError(
+            f"the run folder must be one that a search or a study has made, got '{path}', {what}; "
+            "`taskdisc runs` lists those below runs/."
+        )
+    return str(_said(path, "made_by"))
+
+
+def locked(path: Path) -> IO[str]:
+    """Hold the folder's lock, which the system frees when this process ends in any way.
+
+    Raises:
+        RunFolderError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        file = (path / CONFIG).open("r+")
+    except OSError as error:
+        raise RunFolderError(
+            f"the run folder must be one that can be written, got '{path}' ({error.strerror})."
+        ) from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise RunFolderError(
+            f"the run folder '{path}' must have one writer, and another process is writing to it; "
+            "wait for it or stop it."
+        ) from error
+    return file
+
+
+def check_images(path: Path, images: ImageSet) -> None:
+    """Refuse to go on with a run on other images than it was started with.
+
+    Raises:
+        RunFolderError: the images differ, or the folder does not say what they were.
+    """
+    if images_content(path) != images.content_hash():
+        raise RunFolderError(
+            f"the images must be those that '{path}' was started with, got others; "
+            "restore them, or start a new run in another folder."
+        )
+
+
+def images_content(path: Path) -> str:
+    """The content hash of the images that a run was started with.
+
+    Raises:
+        RunFolderError: the folder does not say.
+    """
+    return str(_said(path, "images", "content"))
+
+
+def _said(path: Path, *names: str) -> Any:
+    """What the environment of a run says under some names, one within the other."""
+    try:
+        value = json.loads((path / ENVIRONMENT).read_text())
+        for name in names:
+            value = value[name]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunFolderError(
+            f"the run folder '{path}' must hold an intact {ENVIRONMENT}; "
+            "it was changed or damaged: start a new run in another folder."
+        ) from error
+    return value
+
+
+def _numbered(name: str) -> Path:
+    """Make the first `runs/<name>-<number>` that does not exist yet."""
+    RUNS.mkdir(exist_ok=True)
+    number = 1
+    while True:
+        path = RUNS / f"{name}-{number:03d}"
+        try:
+            path.mkdir()
+        except FileExistsError:  # another run may have been faster
+            number += 1
+        else:
+            return path
+
+
+def _environment(
+    made_by: str, settings: Settings, images: ImageSet | None, pool: Pool
+) -> dict[str, Any]:
+    packages = ("torch", "torchvision", "nevergrad", "numpy", "scipy", "scikit-learn", "joblib")
+    about = {} if images is None else {"n": len(images), "content": images.content_hash()}
+    return {
+        "schema": 2,
+        "made_by": made_by,
+        "taskdisc": version("taskdisc"),
+        "python": platform.python_version(),
+        "packages": {name: version(name) for name in packages},
+        "platform": platform.platform(),
+        "cores": os.cpu_count(),
+        "device": ",".join(pool.devices),
+        "jobs": pool.jobs,
+        "seed": getattr(settings, "seed", None),
+        "images": about,
+        "command": ["taskdisc", *sys.argv[1:]],
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+    }

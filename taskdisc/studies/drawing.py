@@ -1,0 +1,66 @@
+"""How studies draw: one style, told apart without colour, and bands that show the spread."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0b3c6f", "#d2691e", "#2e8b57", "#8e5ea2", "#7f7f7f", "#00a0b0", "#b8860b", "#c2185b")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""Cycled together, so that curves differ by line and marker where a print has no colour."""
+
+
+def figure_of(
+    n: int = 1, *, width: float = 6.0, height: float = 4.0, share_y: bool = False
+) -> "tuple[Figure, list[Axes]]":
+    """A figure with `n` plots side by side, each `width` by `height` inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width * n, height), layout="constrained")
+    axes = list(figure.subplots(1, n, squeeze=False, sharey=share_y)[0])
+    for axis in axes:
+        axis.set_prop_cycle(color=COLOURS, linestyle=LINES, marker=MARKERS)
+        axis.grid(alpha=0.3)
+    return figure, axes
+
+
+def plot(x: str, y: str) -> "tuple[Figure, Axes]":
+    """A figure with one plot, its axes named."""
+    figure, (axes,) = figure_of()
+    axes.set(xlabel=x, ylabel=y)
+    return figure, axes
+
+
+def band(
+    axes: "Axes", x: Sequence[float] | np.ndarray, values: np.ndarray, label: str, **style: Any
+) -> None:
+    """A curve through the means of values [n_repeats, n_x], with a band of ± one standard error.
+
+    NaN are repeats that do not reach a place; a single repeat has no band.
+    """
+    mean, sem = mean_and_sem(values)
+    (line,) = axes.plot(x, mean, label=label, **{"markersize": 4, **style})
+    if np.isfinite(sem).any():
+        low, high = mean - sem, mean + sem
+        axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def mean_and_sem(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard error over the first axis, NaN left out; a single value has no error."""
+    n = np.isfinite(values).sum(axis=0)
+    total = np.nansum(values, axis=0)
+    mean = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
+    squares = np.nansum((values - mean) ** 2, axis=0)
+    sem = np.sqrt(np.divide(squares, n * (n - 1.0), out=np.full(total.shape, np.nan), where=n > 1))
+    return mean, sem
+
+
+def plus_minus(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:
+    """`mean ± standard error` of some repeats."""
+    mean, sem = mean_and_sem(np.asarray(values, dtype=float))
+    return f"{mean:.{digits}f}" + (f" ± {sem:.{digits}f}" if np.isfinite(sem) else "")

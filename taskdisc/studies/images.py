@@ -1,0 +1,127 @@
+"""The images of studies: of one source, which a process reads once, whatever is drawn from it."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from taskdisc.config import ImagesSettings
+from taskdisc.discovery.run import load_source, select_images
+from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.images import ImageSet
+from taskdisc.progress import Progress
+
+_OF_THE_DRAW = ("target", "class_a", "n_classes", "per_class", "n_images", "seed")
+"""Settings that choose among the images of a source."""
+
+_sources: dict[ImagesSettings, ImageSet] = {}
+
+
+def source_of(settings: ImagesSettings, progress: Progress | None = None) -> ImageSet:
+    """All images of the settings' source.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: the images are missing or unreadable.
+    """
+    blank = {name: ImagesSettings.model_fields[name].default for name in _OF_THE_DRAW}
+    key = settings.model_copy(update=blank)
+    if key not in _sources:
+        _sources.clear()  # one source at a time, so that memory stays bounded
+        _sources[key] = load_source(key, progress or Progress())
+    return _sources[key]
+
+
+def drawn(settings: ImagesSettings, **changes: Any) -> ImageSet:
+    """The images that settings choose, with some of them changed, at the network's 32x32.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: the images are missing, unreadable or too few.
+    """
+    changed = settings.model_copy(update=changes)
+    return select_images(source_of(changed), changed)
+
+
+def of_classes(
+    settings: ImagesSettings, classes: Sequence[str], per_class: int, seed: int
+) -> ImageSet:
+    """`per_class` images of each of some named classes, class by class, at the network's 32x32.
+
+    Raises:
+        SettingError: there is no such class.
+        ImageSetError: the images are missing, unreadable or too few.
+    """
+    source = source_of(settings)
+    target = source.target(settings.target)
+    for name in classes:
+        if name not in source.classes[target]:
+            raise SettingError(
+                f"`classes` must be classes of the target '{target}', got {name!r}; "
+                f"{did_you_mean(name, source.classes[target])}"
+            )
+    rng = np.random.default_rng(seed)
+    positions = [
+        _some(
+            np.flatnonzero(source.targets[target] == source.classes[target].index(name)),
+            per_class,
+            name,
+            rng,
+        )
+        for name in classes
+    ]
+    return _at_side(source.take(np.concatenate(positions)))
+
+
+def one_against_rest(
+    settings: ImagesSettings, n_pos: int, n_neg: int, seed: int
+) -> tuple[ImageSet, np.ndarray]:
+    """`n_pos` images of one class, then `n_neg` of any other, and the labeling uint8 [n_images].
+
+    The class is `class_a`, or drawn from those with enough images; negatives are drawn from all
+    images of other classes.
+
+    Raises:
+        SettingError: there is no such class.
+        ImageSetError: the images are missing, unreadable or too few.
+    """
+    source = source_of(settings)
+    target = source.target(settings.target)
+    labels, names = source.targets[target], source.classes[target]
+    rng = np.random.default_rng(seed)
+    if settings.class_a is None:
+        # In one order for all sizes, so that the same seed has the same class in all of them.
+        counts = np.bincount(labels, minlength=len(names))
+        class_a = next((i for i in rng.permutation(len(names)) if counts[i] >= n_pos), None)
+        if class_a is None:
+            most = int(counts.argmax())
+            raise ImageSetError(
+                f"a class must have {n_pos} images for its labeling, and the largest, "
+                f"'{names[most]}', has {counts[most]}; use fewer images, or classes of another "
+                "`images.target`."
+            )
+    elif settings.class_a in names:
+        class_a = names.index(settings.class_a)
+    else:
+        raise SettingError(
+            f"`images.class_a` must be a class of the target '{target}', got "
+            f"{settings.class_a!r}; {did_you_mean(settings.class_a, names)}"
+        )
+    positives = _some(np.flatnonzero(labels == class_a), n_pos, names[class_a], rng)
+    negatives = _some(np.flatnonzero(labels != class_a), n_neg, "others", rng)
+    labeling = np.repeat([1, 0], [n_pos, n_neg]).astype(np.uint8)
+    return _at_side(source.take(np.concatenate([positives, negatives]))), labeling
+
+
+def _some(positions: np.ndarray, n: int, what: str, rng: np.random.Generator) -> np.ndarray:
+    if len(positions) < n:
+        raise ImageSetError(
+            f"{n} images of '{what}' are needed, and there are {len(positions)}; use fewer."
+        )
+    return rng.permutation(positions)[:n]
+
+
+def _at_side(images: ImageSet) -> ImageSet:
+    from taskdisc.taskness.lenet import SIDE
+
+    return images.resized(SIDE)

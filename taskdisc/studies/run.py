@@ -1,0 +1,310 @@
+"""Running a study: its cells over the pool, each journalled, and the files of its answer."""
+
+import csv
+import io
+import json
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from taskdisc.config import Settings, read_settings
+from taskdisc.discovery.loop import TrialLog
+from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
+from taskdisc.files import write_atomic
+from taskdisc.folder import CONFIG, REPORT, locked, made_by, make_folder
+from taskdisc.journal import Journal, MemoryJournal, read_journal
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies import STUDIES
+from taskdisc.studies.images import source_of
+from taskdisc.studies.study import Answer, Cell, Record, Study
+
+MADE_BY = "study "
+CELLS = "cells.jsonl"
+TABLE = "table.csv"
+READING = "reading.txt"
+
+
+class StudyFolder:
+    """The open folder of a study; this process alone writes to it until it is closed or dies."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name, self.settings = study_of(path)
+        self._lock = locked(path)
+        try:
+            self.cells = Journal(path / CELLS)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another process write to the folder."""
+        self._lock.close()
+
+
+def study_named(name: str) -> Study:
+    """A row of `STUDIES`.
+
+    Raises:
+        SettingError: there is none of that name.
+    """
+    if name not in STUDIES:
+        raise SettingError(
+            f"`study` must be a known study, got {name!r}; {did_you_mean(name, STUDIES)}"
+        )
+    return STUDIES[name]
+
+
+def new_study(
+    name: str, settings: Settings, out: Path | None, pool: Pool, progress: Progress
+) -> StudyFolder:
+    """Make the folder of a study, after what can be checked beforehand.
+
+    Args:
+        name: A key of `STUDIES`.
+        settings: Of the kind that the study needs.
+        out: A new or empty folder; without it the first free `runs/study-<name>-<number>`.
+        pool: Where it will run.
+        progress: Told of the images that are read.
+
+    Raises:
+        SettingError: an unknown study, or settings that cannot be measured.
+        ImageSetError: the images are missing or unreadable.
+        RunFolderError: `out` holds something already, or cannot be made.
+    """
+    study_named(name).cells(settings)
+    source = source_of(settings.images, progress) if hasattr(settings, "images") else None
+    made = make_folder(out, f"study-{name}", MADE_BY + name, settings, source, pool)
+    return StudyFolder(made)
+
+
+def study_of(path: Path) -> tuple[str, Settings]:
+    """The name and settings of the study that a folder holds.
+
+    Raises:
+        RunFolderError: the folder is missing or holds no study, or its settings are damaged.
+    """
+    maker = made_by(path)
+    name = maker.removeprefix(MADE_BY)
+    if maker == name or name not in STUDIES:
+        raise RunFolderError(
+            f"the run folder must be one that a study has made, got '{path}', which is of "
+            f"`taskdisc {maker}`."
+        )
+    try:
+        return name, read_settings(STUDIES[name].settings, path / CONFIG)
+    except SettingError as error:
+        raise RunFolderError(
+            f"the run folder '{path}' must hold the settings of the study '{name}', but {error}"
+        ) from error
+
+
+def run_study(folder: StudyFolder, pool: Pool, progress: Progress) -> Answer:
+    """Measure the cells that are not in the journal yet, and write the files of the answer.
+
+    Raises:
+        RunFolderError: the journal holds cells of other settings.
+        RunFailedError: a worker died, or the folder cannot be written; what was measured is kept.
+    """
+    measure_cells(folder.name, folder.settings, pool, progress, folder.cells)
+    return write_study(folder.path)
+
+
+class _Work(NamedTuple):
+    name: str
+    settings: Settings
+    number: int
+    cell: Cell
+
+
+def measure_cells(
+    name: str,
+    settings: Settings,
+    pool: Pool,
+    progress: Progress,
+    log: TrialLog | None = None,
+) -> list[Record]:
+    """The records of all cells of a study, in their order; those in the log are not measured again.
+
+    Raises:
+        As `run_study`.
+    """
+    log = MemoryJournal() if log is None else log
+    study = STUDIES[name]
+    cells = study.cells(settings)
+    known = _known(cells, log.lines)
+    missing = [
+        _Work(name, settings, number, cell)
+        for number, cell in enumerate(cells)
+        if _key(cell) not in known
+    ]
+    measured = (
+        _alone(missing, pool, progress, len(cells)) if study.alone else _spread(missing, pool)
+    )
+    if not study.alone:
+        progress.start(name, len(cells), "cells")
+        progress.advance(len(cells) - len(missing), known=True)
+    for number, record, seconds in measured:
+        log.append([{"cell": cells[number], "record": record, "seconds": round(seconds, 2)}])
+        if not study.alone:
+            progress.advance(1)
+    if not study.alone:
+        progress.finish()
+    return records_of(cells, log.lines)
+
+
+def records_of(cells: list[Cell], lines: Iterable[dict[str, Any]]) -> list[Record]:
+    """What a journal holds of the cells, in their order; those that are missing are left out.
+
+    Raises:
+        RunFolderError: it holds others.
+    """
+    known = _known(cells, lines)
+    # Through JSON and back, so that a straight run sees what a resumed one reads.
+    return [
+        json.loads(json.dumps({**cell, **known[_key(cell)]}))
+        for cell in cells
+        if _key(cell) in known
+    ]
+
+
+def _known(cells: list[Cell], lines: Iterable[dict[str, Any]]) -> dict[str, Record]:
+    try:
+        known = {_key(line["cell"]): dict(line["record"]) for line in lines}
+        foreign = not set(known) <= {_key(cell) for cell in cells}
+    except (KeyError, TypeError, ValueError):
+        foreign = True
+    if foreign:
+        raise RunFolderError(
+            f"{CELLS} must hold the cells of this study's settings, got others; it was damaged or "
+            "is another study's: start a new run in another folder."
+        )
+    return known
+
+
+def _key(cell: Cell) -> str:
+    return json.dumps(cell, sort_keys=True)
+
+
+def _alone(
+    missing: list[_Work], pool: Pool, progress: Progress, n_cells: int
+) -> Iterator[tuple[int, Record, float]]:
+    for work in missing:
+        named = ", ".join(f"{name} {value}" for name, value in work.cell.items())
+        within = _Within(progress, f"{work.number + 1} of {n_cells} ({named})")
+        yield _measured(work, pool, within)
+
+
+def _spread(missing: list[_Work], pool: Pool) -> Iterator[tuple[int, Record, float]]:
+    return pool.map(_in_worker, missing, ordered=False)
+
+
+def _in_worker(work: _Work, device: str) -> tuple[int, Record, float]:
+    return _measured(work, Pool(1, device), Progress())
+
+
+def _measured(work: _Work, pool: Pool, progress: Progress) -> tuple[int, Record, float]:
+    start = time.perf_counter()
+    record = STUDIES[work.name].measure(work.settings, work.cell, pool, progress)
+    return work.number, record, time.perf_counter() - start
+
+
+class _Within(Progress):
+    """Tells another progress what goes on within a cell."""
+
+    def __init__(self, outer: Progress, cell: str) -> None:
+        self._outer, self._cell = outer, cell
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        self._outer.start(f"{self._cell}: {stage}", total, unit)
+
+    def advance(self, n: int, best: float | None = None, *, known: bool = False) -> None:
+        self._outer.advance(n, best, known=known)
+
+    def finish(self) -> None:
+        self._outer.finish()
+
+
+@dataclass(frozen=True)
+class FinishedStudy:
+    """What the folder of a finished study says of it."""
+
+    name: str
+    settings: Settings
+    answer: Answer
+    n_cells: int
+    seconds: float  # of work, summed over the workers
+
+
+def finished_study(path: Path) -> FinishedStudy:
+    """The answer of a study's folder, computed from its journal.
+
+    Raises:
+        RunFolderError: no study, a damaged one, or one whose cells are not all measured.
+    """
+    name, settings = study_of(path)
+    study = STUDIES[name]
+    cells = study.cells(settings)
+    lines = read_journal(path / CELLS)
+    records = records_of(cells, lines)
+    if len(records) < len(cells):
+        raise RunFolderError(
+            f"the study in '{path}' must be finished, got {len(records)} of {len(cells)} cells; "
+            f"go on with: taskdisc study --resume {path}"
+        )
+    seconds = sum(float(line.get("seconds", 0)) for line in lines)
+    return FinishedStudy(name, settings, study.answer(settings, records), len(cells), seconds)
+
+
+def progress_of(path: Path) -> tuple[int, int, Settings]:
+    """Cells that are measured, cells in all, and the settings of a study's folder.
+
+    Raises:
+        RunFolderError: as `study_of`, or a damaged journal.
+    """
+    name, settings = study_of(path)
+    cells = STUDIES[name].cells(settings)
+    return len(records_of(cells, read_journal(path / CELLS))), len(cells), settings
+
+
+def write_study(path: Path) -> Answer:
+    """Write `table.csv`, `reading.txt`, the plots and the page of a study whose cells are measured.
+
+    Raises:
+        RunFolderError: as `finished_study`.
+        RunFailedError: the folder cannot be written.
+    """
+    from taskdisc.report.study_page import render_study
+
+    study = finished_study(path)
+    pictures = {f"{name}.png": _png(plot.figure) for name, plot in study.answer.plots.items()}
+    try:
+        for name, picture in pictures.items():
+            write_atomic(path / name, picture)
+        write_atomic(path / READING, study.answer.reading + "\n")
+        write_atomic(path / REPORT, render_study(path, study, pictures))
+        # Last, because its presence is what makes a study finished.
+        write_atomic(path / TABLE, _csv(study.answer.table))
+    except OSError as error:
+        raise RunFailedError(
+            f"the answer cannot be written to '{path}' ({error.strerror}); all cells are kept: "
+            f"mend that, then taskdisc study --resume {path}"
+        ) from error
+    return study.answer
+
+
+def _png(figure: Any) -> bytes:
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=150)
+    return picture.getvalue()
+
+
+def _csv(table: list[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
