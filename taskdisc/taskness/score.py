@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,11 @@ from taskdisc.taskness.protocol import (
     protocol_from,
     validation_masks,
 )
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from taskdisc.taskness.population import Patches
 
 POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
@@ -238,48 +243,105 @@ def read_out(curves: np.ndarray) -> np.ndarray:
     return np.median(windows, axis=-1).min(axis=-1)
 
 
+@dataclass(frozen=True)
+class Splits:
+    """Every split of some labelings by a protocol: one network each, labeling by labeling.
+
+    Attributes:
+        labels: The network's labeling, 0/1 [n_models, n_images].
+        validation: Which images validate, bool [n_models, n_images].
+        seeds: Of the initialisations [n_models].
+    """
+
+    labels: np.ndarray
+    validation: np.ndarray
+    seeds: np.ndarray
+
+    @property
+    def train_share(self) -> np.ndarray:
+        """Weight of each image in its network's training loss [n_models, n_images]."""
+        return ~self.validation / (~self.validation).sum(axis=1, keepdims=True)
+
+    @property
+    def validation_share(self) -> np.ndarray:
+        """The same on the validation split."""
+        return self.validation / self.validation.sum(axis=1, keepdims=True)
+
+
+def all_splits(protocol: Protocol, labelings: np.ndarray, seed: int) -> Splits:
+    """The splits of labelings [n_labelings, n_images], `protocol.n_splits` of each."""
+    splits = [splits_of(protocol, labeling, seed) for labeling in labelings]
+    return Splits(
+        np.repeat(labelings, protocol.n_splits, axis=0),
+        np.concatenate([validation for validation, _ in splits]),
+        np.concatenate([initialisations for _, initialisations in splits]),
+    )
+
+
+def losses_of(
+    patches: "Patches", splits: Splits, n_steps: int, lr: float, device: str
+) -> "Iterator[Tensor]":
+    """Train the networks of some splits, population by population.
+
+    Args:
+        patches: The images that labels are of, from `lay_out`, on the device.
+        splits: What to train on.
+        n_steps: Steps of Adam.
+        lr: Learning rate of Adam.
+        device: `cpu` or `cuda:<index>`.
+
+    Yields:
+        Cross-entropy [nats] of each image under its label, at most `DIVERGED`, of the next networks
+        [n_steps + 1, n_models, n_images], row t after t steps.
+    """
+    import torch
+
+    from taskdisc.taskness.lenet import initial_parameters
+    from taskdisc.taskness.population import train
+
+    parameters = initial_parameters(splits.seeds)
+    population = population_size(device, patches.n_images)
+    for start in range(0, len(splits.labels), population):
+        part = slice(start, start + population)
+        losses = train(
+            patches,
+            torch.from_numpy(splits.labels[part]).to(device),
+            torch.from_numpy(splits.train_share[part]).float().to(device),
+            parameters[part].to(device),
+            n_steps=n_steps,
+            lr=lr,
+        )
+        yield losses.nan_to_num(nan=DIVERGED).clamp_(max=DIVERGED)
+
+
 def _score_group(work: _Work, device: str) -> Scores:
-    """Train all splits of the labelings, population by population, and read the curves out."""
+    """Train all splits of the labelings and read the curves out."""
     import torch
 
     from taskdisc.taskness.baselines import blind_curves, informed
-    from taskdisc.taskness.lenet import initial_parameters
-    from taskdisc.taskness.population import train
 
     protocol = work.protocol
     n_steps = protocol.steps(len(work.images))
     patches = _laid_out(work, device)
-    splits = [splits_of(protocol, labeling, work.seed) for labeling in work.labelings]
-    masks = np.concatenate([validation for validation, _ in splits])
-    seeds = np.concatenate([initialisations for _, initialisations in splits])
-    labels = np.repeat(work.labelings, protocol.n_splits, axis=0)
-    blind = blind_curves(labels, masks, seeds, n_steps, protocol.lr)
-    baseline = (informed(labels, masks) + read_out(blind)) / 2
-    parameters = initial_parameters(seeds)
-    train_share = ~masks / (~masks).sum(axis=1, keepdims=True)
-    population = population_size(device, len(work.images))
-    curves = []
-    for start in range(0, len(labels), population):
-        part = slice(start, start + population)
-        train_weights = torch.from_numpy(train_share[part]).float().to(device)
-        validation_share = masks[part] / masks[part].sum(axis=1, keepdims=True)
-        shares = torch.from_numpy(validation_share).float().to(device)
-        losses = train(
-            patches,
-            torch.from_numpy(labels[part]).to(device),
-            train_weights,
-            parameters[part].to(device),
-            n_steps=n_steps,
-            lr=protocol.lr,
-        )
-        losses = losses.nan_to_num(nan=DIVERGED).clamp_(max=DIVERGED)
-        means = torch.stack([(losses * train_weights).sum(2), (losses * shares).sum(2)])
+    splits = all_splits(protocol, work.labelings, work.seed)
+    blind = blind_curves(splits.labels, splits.validation, splits.seeds, n_steps, protocol.lr)
+    baseline = (informed(splits.labels, splits.validation) + read_out(blind)) / 2
+    shares = [
+        torch.from_numpy(share).float().to(device)
+        for share in (splits.train_share, splits.validation_share)
+    ]
+    curves, done = [], 0
+    for losses in losses_of(patches, splits, n_steps, protocol.lr, device):
+        part = slice(done, done + losses.shape[1])
+        means = torch.stack([(losses * share[part]).sum(2) for share in shares])
         curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
+        done = part.stop
     shape = (len(work.labelings), protocol.n_splits, n_steps + 1)
     training, validating = (np.concatenate([c[i] for c in curves]).reshape(shape) for i in (0, 1))
     b = baseline.reshape(shape[:2])
     g = read_out(validating)
-    per_split = np.divide(b - g, b, out=np.zeros_like(b), where=_learnable(work.labelings, masks))
+    learnable = _learnable(work.labelings, splits.validation)
+    per_split = np.divide(b - g, b, out=np.zeros_like(b), where=learnable)
     return Scores(per_split, b, training, validating)
 
 

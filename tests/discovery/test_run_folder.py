@@ -261,6 +261,7 @@ def test_a_folder_with_damaged_settings(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["trials.jsonl", "confirm.jsonl"])
 def test_a_folder_with_a_damaged_journal(tmp_path: Path, name: str) -> None:
+    (tmp_path / "environment.json").write_text('{"made_by": "search"}')
     (tmp_path / "config.yaml").write_text(dump_settings(search_settings()))
     (tmp_path / name).write_text('{"trial": 0}\nbroken\n{"trial": 2}\n')
     with pytest.raises(RunFolderError, match=f"line 2 of .*{name}"):
