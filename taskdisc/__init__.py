@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks, load_tasks
     from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
+    from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
     from taskdisc.taskness.lenet import LeNet
@@ -31,6 +32,7 @@ _HOMES = {
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",
     "select": "taskdisc.images",
+    "study": "taskdisc.studies.run",
 }
 """Public names and their modules, imported when first used: torch alone takes seconds."""
 
@@ -51,6 +53,7 @@ __all__ = [
     "score",
     "search",
     "select",
+    "study",
 ]
 
 

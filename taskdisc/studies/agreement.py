@@ -31,10 +31,10 @@ class AgreementStudySettings(Settings):
     images: ImagesSettings = ImagesSettings(n_classes=10, per_class=5)
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 4), min_length=1)
     n_found: int = Field(3, ge=0)  # the best of a search, different from each other
-    n_class: int = Field(10, ge=0)  # some classes against the others, drawn
+    n_class: int = Field(5, ge=0)  # some classes against the others, drawn
     # Settings of the search that finds; images, ratio and seed are the study's.
     search: dict[str, Any] = Field({})
-    agreement: AgreementSettings = AgreementSettings(n_random=10)
+    agreement: AgreementSettings = AgreementSettings(n_pairs=3, n_random=8)
     seed: int = Field(0, ge=0)
 
 

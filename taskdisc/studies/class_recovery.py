@@ -22,8 +22,8 @@ class RecoverySettings(Settings):
 
     images: ImagesSettings = ImagesSettings()
     n_classes: int = Field(10, ge=2)
-    image_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
-    n_images: tuple[Annotated[int, Field(ge=20)], ...] = Field((100, 500), min_length=1)
+    image_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1), min_length=1)
+    n_images: tuple[Annotated[int, Field(ge=20)], ...] = Field((100,), min_length=1)
     by_class: bool = True  # as many of each class; else drawn from all images
     # Settings of each search by its name; images, ratio and seed are the study's.
     searches: dict[str, dict[str, Any]] = Field(

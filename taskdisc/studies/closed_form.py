@@ -33,7 +33,7 @@ class ClosedFormStudySettings(PanelSettings):
     """The panel, over one or more image sets, and the closed forms that are compared on it."""
 
     image_seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    trainings: int = Field(40, ge=2)  # per labeling
+    trainings: int = Field(20, ge=2)  # per labeling
     kernels: tuple[str, ...] = Field((*KERNELS, "linear+tangent"), min_length=1)
     ridges: tuple[Annotated[float, Field(gt=0)], ...] = Field((1, 3, 10, 30, 100), min_length=1)
     features: str = "pixels"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from taskdisc.config import Settings, read_settings
+from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
 from taskdisc.files import write_atomic
@@ -56,6 +56,34 @@ def study_named(name: str) -> Study:
             f"`study` must be a known study, got {name!r}; {did_you_mean(name, STUDIES)}"
         )
     return STUDIES[name]
+
+
+def study(
+    name: str,
+    *,
+    jobs: int = 0,
+    device: str = "auto",
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Answer:
+    """Run a study in memory: its table, its reading and its plots.
+
+    Args:
+        name: A key of `STUDIES`, which `taskdisc study` lists.
+        jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
+        device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        progress: Told what is going on.
+        **settings: Of the study; its defaults are small and on digits.
+
+    Raises:
+        SettingError: an unknown study, or a setting breaks its rule.
+        ImageSetError: the images are missing, unreadable or too few.
+        RunFailedError: a worker died.
+    """
+    row = study_named(name)
+    chosen = settings_from(row.settings, settings)
+    records = measure_cells(name, chosen, Pool(jobs, device), progress or Progress())
+    return row.answer(chosen, records)
 
 
 def new_study(
@@ -133,25 +161,23 @@ def measure_cells(
         As `run_study`.
     """
     log = MemoryJournal() if log is None else log
-    study = STUDIES[name]
-    cells = study.cells(settings)
+    row = STUDIES[name]
+    cells = row.cells(settings)
     known = _known(cells, log.lines)
     missing = [
         _Work(name, settings, number, cell)
         for number, cell in enumerate(cells)
         if _key(cell) not in known
     ]
-    measured = (
-        _alone(missing, pool, progress, len(cells)) if study.alone else _spread(missing, pool)
-    )
-    if not study.alone:
+    measured = _alone(missing, pool, progress, len(cells)) if row.alone else _spread(missing, pool)
+    if not row.alone:
         progress.start(name, len(cells), "cells")
         progress.advance(len(cells) - len(missing), known=True)
     for number, record, seconds in measured:
         log.append([{"cell": cells[number], "record": record, "seconds": round(seconds, 2)}])
-        if not study.alone:
+        if not row.alone:
             progress.advance(1)
-    if not study.alone:
+    if not row.alone:
         progress.finish()
     return records_of(cells, log.lines)
 
@@ -246,8 +272,8 @@ def finished_study(path: Path) -> FinishedStudy:
         RunFolderError: no study, a damaged one, or one whose cells are not all measured.
     """
     name, settings = study_of(path)
-    study = STUDIES[name]
-    cells = study.cells(settings)
+    row = STUDIES[name]
+    cells = row.cells(settings)
     lines = read_journal(path / CELLS)
     records = records_of(cells, lines)
     if len(records) < len(cells):
@@ -256,7 +282,7 @@ def finished_study(path: Path) -> FinishedStudy:
             f"go on with: taskdisc study --resume {path}"
         )
     seconds = sum(float(line.get("seconds", 0)) for line in lines)
-    return FinishedStudy(name, settings, study.answer(settings, records), len(cells), seconds)
+    return FinishedStudy(name, settings, row.answer(settings, records), len(cells), seconds)
 
 
 def progress_of(path: Path) -> tuple[int, int, Settings]:
@@ -279,21 +305,21 @@ def write_study(path: Path) -> Answer:
     """
     from taskdisc.report.study_page import render_study
 
-    study = finished_study(path)
-    pictures = {f"{name}.png": _png(plot.figure) for name, plot in study.answer.plots.items()}
+    done = finished_study(path)
+    pictures = {f"{name}.png": _png(plot.figure) for name, plot in done.answer.plots.items()}
     try:
         for name, picture in pictures.items():
             write_atomic(path / name, picture)
-        write_atomic(path / READING, study.answer.reading + "\n")
-        write_atomic(path / REPORT, render_study(path, study, pictures))
+        write_atomic(path / READING, done.answer.reading + "\n")
+        write_atomic(path / REPORT, render_study(path, done, pictures))
         # Last, because its presence is what makes a study finished.
-        write_atomic(path / TABLE, _csv(study.answer.table))
+        write_atomic(path / TABLE, _csv(done.answer.table))
     except OSError as error:
         raise RunFailedError(
             f"the answer cannot be written to '{path}' ({error.strerror}); all cells are kept: "
             f"mend that, then taskdisc study --resume {path}"
         ) from error
-    return study.answer
+    return done.answer
 
 
 def _png(figure: Any) -> bytes:

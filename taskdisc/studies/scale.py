@@ -23,7 +23,7 @@ class ScaleSettings(Settings):
 
     images: ImagesSettings = ImagesSettings()
     n_images: tuple[Annotated[int, Field(ge=10)], ...] = Field((50, 500), min_length=1)
-    search: SearchSettings = SearchSettings(tasks=16)  # images are the study's
+    search: SearchSettings = SearchSettings(tasks=8)  # images are the study's
 
 
 def cells(settings: ScaleSettings) -> list[Cell]:

@@ -23,21 +23,20 @@ class PanelSettings(Settings):
 
     images: ImagesSettings = ImagesSettings()
     ratio: int = Field(4, ge=1)  # negatives to one positive
-    n_random: int = Field(60, ge=3)  # random labelings
-    n_components: int = Field(20, ge=0)  # principal components, their highest entries positive
-    n_swapped: int = Field(50, ge=0)  # class labelings with 1 to 5 positives swapped
+    n_random: int = Field(20, ge=3)  # random labelings
+    n_components: int = Field(5, ge=0)  # principal components, their highest entries positive
+    n_swapped: int = Field(15, ge=0)  # class labelings with 1 to 5 positives swapped
     seed: int = Field(0, ge=0)
 
 
 class ReliabilitySettings(PanelSettings):
     """The panel, and the protocols that are compared on it."""
 
-    trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10, 20), min_length=1)
+    trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10), min_length=1)
     protocols: dict[str, Protocol] = Field(
         min_length=1,
         default={
             "stratified": protocol_from("stratified"),
-            "stratified, 100 steps": protocol_from({"name": "stratified", "n_steps": 100}),
             "source": protocol_from("source"),
         },
     )

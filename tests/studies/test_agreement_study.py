@@ -1,16 +1,15 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from taskdisc.config import read_settings, settings_from
+from taskdisc.config import settings_from
 from taskdisc.discovery.run import load_selected
 from taskdisc.errors import SettingError
 from taskdisc.labelings import key
-from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.agreement import AgreementStudySettings, class_labelings, run
+from taskdisc.studies.agreement import AgreementStudySettings, class_labelings
+from taskdisc.studies.run import study
 
 SMALL: dict[str, Any] = {
     "images": {"n_classes": 4, "per_class": 5},
@@ -27,7 +26,7 @@ def settings_with(**changes: Any) -> AgreementStudySettings:
 
 
 def test_a_row_for_every_kind_and_ratio() -> None:
-    answer = run(settings_with(), Pool(1, "cpu"), Progress())
+    answer = study("agreement", jobs=1, **SMALL)
     assert [(row["ratio"], row["labelings"], row["n_labelings"]) for row in answer.table] == [
         ("1:1", "found", 2),
         ("1:1", "class", 3),
@@ -38,7 +37,7 @@ def test_a_row_for_every_kind_and_ratio() -> None:
     ]
     assert {(row["n_images"], row["n_held_out"]) for row in answer.table} == {(20, 20)}
     assert "At 1:1 networks" in answer.reading
-    assert list(answer.figures) == ["agreement"]
+    assert list(answer.plots) == ["agreement"]
 
 
 def test_class_labelings_are_different_unions_of_classes() -> None:
@@ -63,10 +62,4 @@ def test_class_labelings_are_different_unions_of_classes() -> None:
 )
 def test_bad_settings(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(SettingError, match=words):
-        run(settings_with(**changes), Pool(1, "cpu"), Progress())
-
-
-@pytest.mark.parametrize("name", ["agreement", "agreement-digits"])
-def test_committed_settings_are_valid(name: str) -> None:
-    path = Path(__file__).parents[2] / "configs" / "studies" / f"{name}.yaml"
-    assert read_settings(AgreementStudySettings, path).ratios == (1, 4)
+        study("agreement", jobs=1, **{**SMALL, **changes})

@@ -1,6 +1,4 @@
-import csv
 import tracemalloc
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +8,7 @@ from taskdisc.discovery.swaps import descend
 from taskdisc.errors import ImageSetError
 from taskdisc.images import as_image_set
 from taskdisc.labelings import random_labelings
-from taskdisc.pool import Pool
-from taskdisc.progress import Progress
-from taskdisc.studies import run_study
+from taskdisc.studies.run import study
 from taskdisc.studies.scale import ScaleSettings
 from taskdisc.taskness.closed_form import LowRank, closed_form_taskness, memory, quadratic
 from taskdisc.taskness.kernels import Rbf
@@ -60,27 +56,16 @@ def test_stated_memory_is_what_setting_up_takes(n_images: int, rank: int) -> Non
     assert memory(n_images, "linear", rank) / 2.5 < peak < 1.5 * memory(n_images, "linear", rank)
 
 
-def test_the_study_measures_each_size_in_a_process_of_its_own(tmp_path: Path) -> None:
-    values = {
-        "n_images": [20, 40],
-        "search": {"tasks": 2, "budget": 20, "closed_form": {"kernel": "rbf"}},
-    }
-    finished = run_study(
-        "scale",
-        lambda kind: settings_from(kind, values),
-        out=tmp_path / "out",
-        pool=Pool(1, "cpu"),
-        progress=Progress(),
-    )
-    assert [row["n_images"] for row in finished.table] == [20, 40]
-    for row in finished.table:
+def test_the_study_measures_each_size_in_a_process_of_its_own() -> None:
+    search = {"tasks": 2, "budget": 20, "closed_form": {"kernel": "rbf"}}
+    answer = study("scale", jobs=1, n_images=[20, 40], search=search)
+    assert [row["n_images"] for row in answer.table] == [20, 40]
+    for row in answer.table:
         assert 1 <= row["put_forward"] <= 2
         assert row["memory_gb"] > 0 < row["stated_gb"] + 0.001
         assert row["set_up_s"] >= 0 and row["search_s"] >= 0 and row["cpu_s"] > 0
-    assert (tmp_path / "out" / "scale.png").stat().st_size > 1000
-    with (tmp_path / "out" / "table.csv").open() as file:
-        assert len(list(csv.DictReader(file))) == 2
-    assert "40 images" in finished.reading
+    assert list(answer.plots) == ["scale"]
+    assert "40 images" in answer.reading
 
 
 def test_a_size_that_does_not_fit_is_refused_before_it_starts(

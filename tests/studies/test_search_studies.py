@@ -1,6 +1,5 @@
 """The studies that compare closed forms and searches, on tiny settings."""
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +8,9 @@ import pytest
 
 from taskdisc.config import read_settings, settings_from
 from taskdisc.errors import SettingError
-from taskdisc.pool import Pool
-from taskdisc.progress import Progress
-from taskdisc.studies import STUDIES, closed_form, run_study, search_comparison
+from taskdisc.studies import STUDIES
 from taskdisc.studies.closed_form import ClosedFormStudySettings
+from taskdisc.studies.run import study
 from taskdisc.studies.search_comparison import ComparisonSettings
 
 IMAGES = {"n_classes": 5, "per_class": 4}
@@ -37,12 +35,10 @@ COMPARISON: dict[str, Any] = {
         "drawn": {"budget": 3, "proposer": "random", "scorer": "trained", "protocol": SHORT},
     },
 }
-POOL = Pool(1, "cpu")
 
 
 def test_closed_forms_are_compared_per_image_set_kernel_and_ridge() -> None:
-    settings = settings_from(ClosedFormStudySettings, CLOSED_FORM)
-    answer = closed_form.run(settings, POOL, Progress())
+    answer = study("closed-form", jobs=1, **CLOSED_FORM)
     assert [(row["images_seed"], row["kernel"], row["ridge"]) for row in answer.table] == [
         (seed, kernel, ridge)
         for seed in (0, 1)
@@ -64,14 +60,13 @@ def test_closed_forms_are_compared_per_image_set_kernel_and_ridge() -> None:
     (kernel, ridge), best = max(means.items(), key=lambda item: item[1])
     assert f"Of 4 closed forms, '{kernel}' at ridge {ridge} agrees best" in answer.reading
     assert f"Spearman {best:.3f} on average" in answer.reading
-    assert list(answer.figures) == ["closed-form"]
-    again = closed_form.run(settings, POOL, Progress())
+    assert list(answer.plots) == ["closed-form"]
+    again = study("closed-form", jobs=1, **CLOSED_FORM)
     assert repr(again.table) == repr(answer.table)
 
 
 def test_searches_are_compared_on_the_same_images() -> None:
-    settings = settings_from(ComparisonSettings, COMPARISON)
-    answer = search_comparison.run(settings, POOL, Progress())
+    answer = study("search-comparison", jobs=1, **COMPARISON)
     assert [(row["search"], row["images_seed"]) for row in answer.table] == [
         (name, seed) for seed in (0, 1) for name in ("swap", "drawn")
     ]
@@ -84,30 +79,13 @@ def test_searches_are_compared_on_the_same_images() -> None:
         mean = np.mean([row["confirmed"] for row in answer.table if row["search"] == name])
         assert f"'{name}' finds labelings of confirmed taskness {mean:.3f} (s.d. " in answer.reading
     assert answer.reading.startswith("Over 2 image sets: ")
-    assert list(answer.figures) == ["searches"]
-    again = search_comparison.run(settings, POOL, Progress())
+    assert list(answer.plots) == ["searches"]
+    again = study("search-comparison", jobs=1, **COMPARISON)
     tables = [
         [{name: row[name] for name in row if name != "seconds"} for row in a.table]
         for a in (answer, again)
     ]
     assert tables[0] == tables[1]
-
-
-def test_a_study_is_kept_in_its_folder(tmp_path: Path) -> None:
-    done = run_study(
-        "search-comparison",
-        lambda kind: settings_from(kind, {**COMPARISON, "image_seeds": [0]}),
-        out=tmp_path / "study",
-        pool=POOL,
-        progress=Progress(),
-    )
-    names = {path.name for path in done.folder.iterdir()}
-    assert names == {"study.yaml", "table.csv", "reading.txt", "searches.png"}
-    with (done.folder / "table.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [row["search"] for row in rows] == ["swap", "drawn"]
-    again = read_settings(ComparisonSettings, done.folder / "study.yaml")
-    assert again == settings_from(ComparisonSettings, {**COMPARISON, "image_seeds": [0]})
 
 
 @pytest.mark.parametrize(
