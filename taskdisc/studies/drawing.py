@@ -8,6 +8,7 @@ import numpy as np
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 COLOURS = ("#0b3c6f", "#d2691e", "#2e8b57", "#8e5ea2", "#7f7f7f", "#00a0b0", "#b8860b", "#c2185b")
 LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2)))
@@ -37,13 +38,13 @@ def plot(x: str, y: str) -> "tuple[Figure, Axes]":
 
 
 def band(
-    axes: "Axes", x: Sequence[float] | np.ndarray, values: np.ndarray, label: str, **style: Any
+    axes: "Axes", x: Sequence[float] | np.ndarray, values: "ArrayLike", label: str, **style: Any
 ) -> None:
     """A curve through the means of values [n_repeats, n_x], with a band of ± one standard error.
 
     NaN are repeats that do not reach a place; a single repeat has no band.
     """
-    mean, sem = mean_and_sem(values)
+    mean, sem = mean_and_sem(np.asarray(values, dtype=float))
     (line,) = axes.plot(x, mean, label=label, **{"markersize": 4, **style})
     if np.isfinite(sem).any():
         low, high = mean - sem, mean + sem
