@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from taskdisc import load_tasks
@@ -186,6 +187,26 @@ def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> Non
     ]
 
 
+def test_a_study_by_the_command(tmp_path: Path) -> None:
+    small = ("study", "score-reliability", "--set", "n_random=3", "--set", "n_components=1")
+    small += ("--set", "n_swapped=0", "--set", "trainings=[1]", "--out", "out")
+    listed = taskdisc("study", cwd=tmp_path)
+    assert listed.returncode == 0 and "how much of a score is noise" in listed.stdout
+    shown = taskdisc(*small, "--show-settings", cwd=tmp_path)
+    assert yaml.safe_load(shown.stdout)["n_random"] == 3
+    assert not (tmp_path / "out").exists()
+    done = taskdisc(*small, "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout)
+    assert printed["study"] == "score-reliability"
+    assert printed["reading"] + "\n" == (tmp_path / "out" / "reading.txt").read_text()
+    assert [row["trainings"] for row in printed["table"]] == [1, 1]
+    again = taskdisc("study", "--resume", "out", cwd=tmp_path)
+    assert printed["reading"] in again.stdout and "page: out/report.html" in again.stdout
+    assert taskdisc("report", "out", cwd=tmp_path).stdout == "out/report.html\n"
+    assert "study score-reliability" in taskdisc("runs", ".", cwd=tmp_path).stdout
+
+
 def test_export_writes_what_was_kept(straight: Path, tmp_path: Path) -> None:
     result = found(straight)[1]
     labeling = np.zeros(50, np.uint8)
@@ -257,6 +278,7 @@ def bad_folder(path: Path) -> None:
     torn = path / "torn"
     torn.mkdir()
     (torn / "config.yaml").write_text("budget: many\n")
+    (torn / "environment.json").write_text('{"made_by": "search"}')
 
 
 @pytest.mark.parametrize(
@@ -321,6 +343,17 @@ def bad_folder(path: Path) -> None:
         (["export", "foreign"], ["foreign", "finished run"]),
         (["export", "foreign", "--out", "tasks.csv"], ["--out", ".npz", "tasks.csv"]),
         (["study", "reliability"], ["study", "score-reliability"]),
+        (["study", "noise", "missing.yaml"], ["missing.yaml", "readable"]),
+        (["study", "noise", "--set", "n_stes=3"], ["n_stes", "did you mean 'n_sets'"]),
+        (["study", "noise", "--set", "n_sets=0"], ["n_sets", "1", "got 0"]),
+        (["study", "noise", "--jobs", "-1"], ["jobs", "-1"]),
+        (["study", "noise", "--out", "foreign"], ["out", "foreign", "other files"]),
+        (["study", "class-recovery", "--set", "images.source=digit"], ["did you mean 'digits'"]),
+        (["study", "class-recovery", "--set", "images.source=folder"], ["root", "folder"]),
+        (["study", "--resume", "foreign"], ["foreign", "config.yaml"]),
+        (["study", "--resume", "torn"], ["torn", "which is of `taskdisc search`"]),
+        (["study", "noise", "--resume", "torn"], ["--resume must stand without NAME", "torn"]),
+        (["study", "--resume", "torn", "--seed", "1"], ["--resume must stand", "torn"]),
         (["images", "cifar11"], ["source", "cifar1"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
