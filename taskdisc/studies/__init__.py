@@ -2,6 +2,7 @@
 
 from taskdisc.studies import (
     agreement,
+    baseline,
     class_recovery,
     closed_form,
     noise,
@@ -19,4 +20,5 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
+    "baseline": baseline.STUDY,
 }
