@@ -1,11 +1,13 @@
 """Learnability studies: one file each, one table, one way to run and keep them."""
 
 from taskdisc.studies import (
+    ablation,
     agreement,
     baseline,
     class_recovery,
     closed_form,
     noise,
+    random_features,
     scale,
     score_reliability,
     search_comparison,
@@ -21,4 +23,6 @@ STUDIES: dict[str, Study] = {
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
     "baseline": baseline.STUDY,
+    "ablation": ablation.STUDY,
+    "random-features": random_features.STUDY,
 }
