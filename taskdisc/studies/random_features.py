@@ -39,7 +39,7 @@ class RandomFeaturesSettings(Settings):
     outputs: tuple[Literal[16, 8, 4], ...] = Field((8, 4), min_length=1)  # sides of the maps
     n_initialisations: int = Field(6, ge=2)
     n_labelings: int = Field(1, ge=1)  # classes that stand against the others, per repeat
-    n_seeds: int = Field(3, ge=2)
+    n_seeds: int = Field(2, ge=2)
     protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 0})
     seed: int = Field(0, ge=0)
 
@@ -223,7 +223,10 @@ def answer(settings: RandomFeaturesSettings, records: list[Record]) -> Answer:
         for output in settings.outputs
         for name in (*found.members, MEAN, ENSEMBLE, _averaged(output), PIXELS)
     ]
-    plots = {"validation": _draw_curves(settings, found), "taskness": _draw_taskness(table, found)}
+    plots = {
+        "validation": _draw_curves(settings, found),
+        "difference": _draw_differences(table, found),
+    }
     return Answer(table, _reading(settings, found), plots)
 
 
@@ -255,7 +258,7 @@ def _row(output: int, name: str, found: _Found) -> dict[str, Any]:
     taskness = found.taskness(output, name)
     row: dict[str, Any] = {
         "output": f"3×{output}×{output}",
-        "inputs": name,
+        "inputs": AVERAGED if name == _averaged(output) else name,
         "repeats": found.n_seeds,
         "taskness": float(taskness.mean()),
         "taskness_sem": float(mean_and_sem(taskness)[1]),
@@ -336,21 +339,23 @@ def _draw_curves(settings: RandomFeaturesSettings, found: _Found) -> Plot:
     )
 
 
-def _draw_taskness(table: list[dict[str, Any]], found: _Found) -> Plot:
+def _draw_differences(table: list[dict[str, Any]], found: _Found) -> Plot:
     outputs = list(dict.fromkeys(row["output"] for row in table))
     figure, panels = figure_of(len(outputs), width=5, share_y=True)
     for axes, output in zip(panels, outputs, strict=True):
-        rows = [row for row in table if row["output"] == output]
-        bars = [row["taskness_sem"] for row in rows]
+        rows = [row for row in table if row["output"] == output and row["inputs"] != PIXELS]
+        bars = [row["minus_pixels_sem"] for row in rows]
         y = np.arange(len(rows))[::-1]
-        axes.errorbar([row["taskness"] for row in rows], y, xerr=bars, linestyle="", capsize=3)
-        axes.axvline(rows[-1]["taskness"], color="0.5", linestyle=":", marker="")
+        axes.errorbar([row["minus_pixels"] for row in rows], y, xerr=bars, linestyle="", capsize=3)
+        axes.axvline(0, color="0.4", linestyle=":", marker="")
         axes.set_yticks(y, [row["inputs"] for row in rows])
-        axes.set(title=f"features {output}", xlabel="taskness")
+        axes.set(title=f"features {output}", xlabel="taskness less that on pixels")
+    for axes in panels[1:]:
+        panels[0].sharex(axes)
     return Plot(
         figure,
-        f"Taskness by what the LeNet is trained on. Bars: ± s.e. over {found.n_seeds} repeats with "
-        "other classes and images, most of which is common to all inputs; dotted: pixels.",
+        "Taskness by what the LeNet is trained on, less its taskness on pixels. Bars: ± s.e. of "
+        f"the paired differences over {found.n_seeds} repeats with other classes and images.",
     )
 
 
