@@ -244,7 +244,8 @@ def _draw_taskness(
         "Taskness of a class labeling of which a share of the positives is exchanged for random "
         f"negatives. Bands and bars: ± s.e. over {len(taskness)} repeats with other classes and "
         "images. T_task and the tolerance are taken in each repeat by itself, so the mean "
-        "tolerance need not be where the mean curves cross.",
+        "tolerance need not be where the mean curves cross. Random labelings stand at the ablation "
+        "that is expected of them; beyond it, a labeling avoids the class.",
     )
 
 
