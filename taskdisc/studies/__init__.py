@@ -1,10 +1,13 @@
 """Learnability studies: one file each, one table, one way to run and keep them."""
 
 from taskdisc.studies import (
+    ablation,
     agreement,
+    baseline,
     class_recovery,
     closed_form,
     noise,
+    random_features,
     scale,
     score_reliability,
     search_comparison,
@@ -19,4 +22,7 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
+    "baseline": baseline.STUDY,
+    "ablation": ablation.STUDY,
+    "random-features": random_features.STUDY,
 }

@@ -17,13 +17,23 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def figure_of(
-    n: int = 1, *, width: float = 6.0, height: float = 4.0, share_y: bool = False
+    n: int = 1,
+    *,
+    width: float = 6.0,
+    height: float = 4.0,
+    share_y: bool = False,
+    columns: int | None = None,
 ) -> "tuple[Figure, list[Axes]]":
-    """A figure with `n` plots side by side, each `width` by `height` inches."""
+    """A figure with `n` plots, each `width` by `height` inches, in rows of `columns` or in one."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width * n, height), layout="constrained")
-    axes = list(figure.subplots(1, n, squeeze=False, sharey=share_y)[0])
+    columns = min(columns or n, n)
+    rows = -(-n // columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=share_y).ravel()
+    axes = list(grid[:n])
+    for axis in grid[n:]:
+        axis.remove()
     for axis in axes:
         axis.set_prop_cycle(color=COLOURS, linestyle=LINES, marker=MARKERS)
         axis.grid(alpha=0.3)

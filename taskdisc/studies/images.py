@@ -10,6 +10,7 @@ from taskdisc.discovery.run import load_source, select_images
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
 from taskdisc.progress import Progress
+from taskdisc.taskness.protocol import Protocol
 
 _OF_THE_DRAW = ("target", "class_a", "n_classes", "per_class", "n_images", "seed")
 """Settings that choose among the images of a source."""
@@ -41,6 +42,42 @@ def drawn(settings: ImagesSettings, **changes: Any) -> ImageSet:
     """
     changed = settings.model_copy(update=changes)
     return select_images(source_of(changed), changed)
+
+
+def check_by_class(settings: ImagesSettings, protocol: Protocol) -> None:
+    """Refuse settings of a study of one class against others, all images trained on.
+
+    Raises:
+        SettingError: not some images of each of some classes, or a protocol that takes fewer.
+    """
+    n_classes, per_class = settings.n_classes or 0, settings.per_class or 0
+    if settings.n_images is not None:
+        raise SettingError(
+            "`images.n_images` must be left out, for the images are drawn by class, got "
+            f"{settings.n_images}; set `images.n_classes` and `images.per_class`."
+        )
+    if n_classes < 3:
+        raise SettingError(
+            "`images.n_classes` must be at least 3, for one class stands against several, got "
+            f"{settings.n_classes}; the source work takes 4."
+        )
+    if per_class < protocol.n_folds:
+        raise SettingError(
+            f"`images.per_class` must be at least `protocol.n_folds` = {protocol.n_folds}, got "
+            f"{settings.per_class}; the source work takes 50."
+        )
+    if protocol.images(n_classes * per_class) < n_classes * per_class:
+        raise SettingError(
+            "`protocol.most_images` must be 0, for the study is of all "
+            f"{n_classes * per_class} images, got {protocol.most_images}."
+        )
+
+
+def class_labelings(images: ImageSet, target: str | None = None) -> dict[str, np.ndarray]:
+    """Every class of some images against the others: uint8 [n_images] by name, as they come."""
+    target = images.target(target)
+    labels, names = images.targets[target], images.classes[target]
+    return {names[i]: (labels == i).astype(np.uint8) for i in dict.fromkeys(labels.tolist())}
 
 
 def of_classes(
