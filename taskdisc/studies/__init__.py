@@ -4,6 +4,7 @@ from taskdisc.studies import (
     agreement,
     class_recovery,
     closed_form,
+    clustering,
     noise,
     scale,
     score_reliability,
@@ -19,4 +20,5 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
+    "clustering": clustering.STUDY,
 }
