@@ -1,6 +1,7 @@
 """Learnability studies: one file each, one table, one way to run and keep them."""
 
 from taskdisc.studies import (
+    adversarial_split,
     agreement,
     class_recovery,
     closed_form,
@@ -21,4 +22,5 @@ STUDIES: dict[str, Study] = {
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
     "clustering": clustering.STUDY,
+    "adversarial-split": adversarial_split.STUDY,
 }

@@ -321,6 +321,8 @@ def _in_words(number: int) -> str:
 
 
 def _draw(groups: list[list[Record]]) -> Plot:
+    from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
+
     panels = list(dict.fromkeys((rows[0]["n_images"], rows[0]["ratio"]) for rows in groups))
     figure, axes = figure_of(len(panels), width=4.6, height=4.4, share_y=True)
     for axis, panel in zip(axes, panels, strict=True):
@@ -344,6 +346,10 @@ def _draw(groups: list[list[Record]]) -> Plot:
             )  # fmt: skip
         axis.set(xscale="log", xlabel="random labelings", title=f"{panel[0]} images, 1:{panel[1]}")
         axis.set_ylim(0, 100)
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.tick_params(axis="x", labelsize=7)
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8, frameon=False)
     axes[0].set_ylabel("mean cluster ablation [%]")
     n = len(groups[0])

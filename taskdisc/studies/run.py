@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from taskdisc.config import Settings, read_settings
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
-from taskdisc.files import write_atomic
+from taskdisc.files import write_atomic, write_npz
 from taskdisc.folder import CONFIG, REPORT, locked, made_by, make_folder
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.pool import Pool
@@ -271,7 +271,7 @@ def progress_of(path: Path) -> tuple[int, int, Settings]:
 
 
 def write_study(path: Path) -> Answer:
-    """Write `table.csv`, `reading.txt`, the plots and the page of a study whose cells are measured.
+    """Write `table.csv`, `reading.txt`, plots, arrays and page of a study whose cells are measured.
 
     Raises:
         RunFolderError: as `finished_study`.
@@ -284,6 +284,8 @@ def write_study(path: Path) -> Answer:
     try:
         for name, picture in pictures.items():
             write_atomic(path / name, picture)
+        for name, arrays in study.answer.arrays.items():
+            write_npz(path / f"{name}.npz", arrays)
         write_atomic(path / READING, study.answer.reading + "\n")
         write_atomic(path / REPORT, render_study(path, study, pictures))
         # Last, because its presence is what makes a study finished.
