@@ -20,6 +20,7 @@ from taskdisc.studies.clustering import (
     k_means,
     measure,
     n_possible,
+    nearest_drawn,
 )
 from taskdisc.studies.run import measure_cells
 from taskdisc.studies.study import Cell
@@ -57,6 +58,7 @@ def test_one_cluster_is_as_far_as_chance() -> None:
     one = measured(n_clusters=1, n_labelings=5000)
     assert one["mean_cluster_ablation"] == one["mean_member_ablation"]
     assert one["fresh_ablation"] == pytest.approx(80, abs=2)
+    assert one["drawn_ablation"] == pytest.approx(80, abs=2)
 
 
 def test_labelings_that_are_all_clustered_are_as_near_as_fresh_ones() -> None:
@@ -107,6 +109,14 @@ def test_chance_is_the_mean_of_random_pairs(n_images: int, ratio: int) -> None:
         assert chance(n_images, ratio) == pytest.approx(100 * (1 - 1 / (ratio + 1)))
 
 
+def test_the_nearest_drawn_is_found() -> None:
+    labelings = random_labelings(100, 10, 5, np.random.default_rng(0))
+    others = random_labelings(30, 10, 5, np.random.default_rng(1))
+    nearest = [min(ablation(a, b) for b in others) for a in labelings]
+    found = nearest_drawn(labelings, 30, np.random.default_rng(1))
+    assert found == pytest.approx(np.mean(nearest), abs=1e-6)
+
+
 def test_means_of_clusters_weigh_members_by_their_count_and_skip_the_empty() -> None:
     values, counts = np.array([0.0, 1.0, 0.5]), np.array([3, 1, 7])
     assert cluster_means(values, counts, np.array([0, 0, 2])).tolist() == [0.25, 0.5]
@@ -134,7 +144,7 @@ def test_the_answer_has_a_row_per_case_and_says_what_the_numbers_say() -> None:
     assert rows[10, "k-means", 2000]["mean_cluster_ablation"] == 0
     assert all(row["n_seeds"] == 2 for row in told.table)
     near, other = told.reading.split("At 100 images")[0], told.reading.split("At 100 images")[1]
-    assert "100 % nearer, so centroids stand for the space" in near
+    assert "100 % nearer than chance, so centroids stand for the space" in near
     assert "so centroids do not stand for the space" in other
     assert list(told.plots) == ["clustering"]
 
