@@ -309,7 +309,8 @@ def _reading(groups: list[list[Record]]) -> str:
             f"{plus_minus(_values(rows, 'mean_cluster_ablation'), 1)} %, and "
             f"{plus_minus(fresh, 1)} % of labelings that were not clustered, where as many random "
             f"labelings in place of centroids give "
-            f"{plus_minus(_values(rows, 'drawn_ablation'), 1)} % and chance is {by_chance:.0f} %: {nearer} % nearer than chance, so centroids "
+            f"{plus_minus(_values(rows, 'drawn_ablation'), 1)} % and chance is "
+            f"{by_chance:.0f} %: {nearer} % nearer than chance, so centroids "
             f"{verdict} for the space."
         )
     gaps = [
