@@ -154,26 +154,25 @@ def measure(
         else:
             model = _mean_shift(labelings, float(cell["algorithm"].split()[1]))
         members = model.predict(distinct.astype(np.float32))
-        nearest = model.predict(fresh.astype(np.float32))
     centroids = np.array([encode(centroid, n_pos) for centroid in model.cluster_centers_])
     away = ablations_to(distinct, centroids[members])
     per_cluster = cluster_means(away, counts, members)
+    others = _drawn(len(per_cluster), n_images, n_pos, rng)
     return {
         "mean_cluster_ablation": 100 * float(per_cluster.mean()),
         "mean_member_ablation": 100 * float(np.average(away, weights=counts)),
-        "fresh_ablation": 100 * float(ablations_to(fresh, centroids[nearest]).mean()),
-        "drawn_ablation": 100 * nearest_drawn(fresh, len(per_cluster), rng),
+        "fresh_ablation": 100 * ablation_of_nearest(fresh, centroids),
+        "drawn_ablation": 100 * ablation_of_nearest(fresh, others),
         "n_found": len(per_cluster),
         "n_distinct": len(distinct),
     }
 
 
-def nearest_drawn(labelings: np.ndarray, n: int, rng: np.random.Generator) -> float:
-    """Mean ablation of labelings [n_labelings, n_images] to the nearest of `n` random ones."""
-    n_images, n_pos = labelings.shape[1], int(labelings[0].sum())
-    others = _drawn(n, n_images, n_pos, rng)
+def ablation_of_nearest(labelings: np.ndarray, others: np.ndarray) -> float:
+    """Mean ablation of labelings [n, n_images] to the nearest of others [n_others, n_images]."""
+    n_pos = int(labelings[0].sum())
     common = labelings.astype(np.float32) @ others.T.astype(np.float32) / n_pos
-    if 2 * n_pos == n_images:
+    if 2 * n_pos == labelings.shape[1]:
         common = np.maximum(common, 1 - common)
     return float(1 - common.max(axis=1).mean())
 
@@ -322,7 +321,7 @@ def _reading(groups: list[list[Record]]) -> str:
     if gaps:
         gap, at = max(gaps, key=lambda pair: pair[0])
         sentences.append(
-            f"The {len(gaps)} figures that the source work reports of these are met within "
+            f"What the source work reports of these ({len(gaps)} of the rows) is met within "
             f"{gap:.1f} points, the farthest at {at['n_images']} images and "
             f"{at['n_labelings']:,} labelings."
         )
@@ -374,8 +373,8 @@ def _draw(groups: list[list[Record]]) -> Plot:
         figure,
         "Share of its positives that a labeling does not have in common with the rounded centroid "
         "of its cluster, mean within each cluster and then over clusters, and the mean of "
-        f"{N_FRESH:,} labelings that were not clustered to the nearest centroid. Bands: ± s.e. "
-        f"over {n} repeats (other labelings and starts). Hollow circles: the source work. Dashed: "
+        f"{N_FRESH:,} labelings that were not clustered to the nearest rounded centroid. Bands: ± "
+        f"s.e. over {n} repeats (other labelings and starts). Hollow circles: the source work. Dashed: "
         "the mean distance of two random labelings. Dotted: as many labelings as are possible. Of "
         "mean-shift the number is the quantile that its bandwidth comes from.",
     )

@@ -13,6 +13,7 @@ from taskdisc.progress import Progress
 from taskdisc.studies.clustering import (
     PUBLISHED,
     ClusteringSettings,
+    ablation_of_nearest,
     ablations_to,
     cells,
     chance,
@@ -20,7 +21,6 @@ from taskdisc.studies.clustering import (
     k_means,
     measure,
     n_possible,
-    nearest_drawn,
 )
 from taskdisc.studies.run import measure_cells
 from taskdisc.studies.study import Cell
@@ -61,13 +61,11 @@ def test_one_cluster_is_as_far_as_chance() -> None:
     assert one["drawn_ablation"] == pytest.approx(80, abs=2)
 
 
-def test_labelings_that_are_all_clustered_are_as_near_as_fresh_ones() -> None:
+def test_fresh_labelings_are_farther_where_not_all_are_clustered() -> None:
     few = measured(n_labelings=500)
     all_of_them = measured(n_labelings=50_000)
     assert all_of_them["n_distinct"] == n_possible(20, 4) == 4845
-    assert all_of_them["fresh_ablation"] == pytest.approx(
-        all_of_them["mean_member_ablation"], abs=1.5
-    )
+    assert 20 < all_of_them["fresh_ablation"] < all_of_them["mean_member_ablation"] + 0.5
     assert few["fresh_ablation"] > few["mean_member_ablation"] + 5
 
 
@@ -109,11 +107,11 @@ def test_chance_is_the_mean_of_random_pairs(n_images: int, ratio: int) -> None:
         assert chance(n_images, ratio) == pytest.approx(100 * (1 - 1 / (ratio + 1)))
 
 
-def test_the_nearest_drawn_is_found() -> None:
+def test_the_nearest_is_found() -> None:
     labelings = random_labelings(100, 10, 5, np.random.default_rng(0))
     others = random_labelings(30, 10, 5, np.random.default_rng(1))
     nearest = [min(ablation(a, b) for b in others) for a in labelings]
-    found = nearest_drawn(labelings, 30, np.random.default_rng(1))
+    found = ablation_of_nearest(labelings, others)
     assert found == pytest.approx(np.mean(nearest), abs=1e-6)
 
 
