@@ -375,8 +375,8 @@ def _draw(groups: list[list[Record]]) -> Plot:
         "of its cluster, mean within each cluster and then over clusters, and the mean of "
         f"{N_FRESH:,} labelings that were not clustered to the nearest rounded centroid. Bands: ± "
         f"s.e. over {n} repeats (other labelings and starts). Hollow circles: the source work. "
-        "Dashed: the mean distance of two random labelings. Dotted: as many labelings as are possible. Of "
-        "mean-shift the number is the quantile that its bandwidth comes from.",
+        "Dashed: the mean distance of two random labelings. Dotted: as many as are possible. "
+        "Of mean-shift the number is the quantile that its bandwidth comes from.",
     )
 
 
