@@ -78,5 +78,7 @@ def cell_text(value: Any) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if isinstance(value, float):
+        if abs(value) >= 1e12:
+            return f"{value:.2e}"
         return number(value) if abs(value) < 1000 else f"{value:.0f}"
     return str(value)

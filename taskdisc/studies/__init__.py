@@ -2,10 +2,12 @@
 
 from taskdisc.studies import (
     ablation,
+    adversarial_split,
     agreement,
     baseline,
     class_recovery,
     closed_form,
+    clustering,
     noise,
     random_features,
     scale,
@@ -15,6 +17,11 @@ from taskdisc.studies import (
 from taskdisc.studies.study import Study
 
 STUDIES: dict[str, Study] = {
+    "baseline": baseline.STUDY,
+    "ablation": ablation.STUDY,
+    "random-features": random_features.STUDY,
+    "clustering": clustering.STUDY,
+    "adversarial-split": adversarial_split.STUDY,
     "score-reliability": score_reliability.STUDY,
     "closed-form": closed_form.STUDY,
     "search-comparison": search_comparison.STUDY,
@@ -22,7 +29,4 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
-    "baseline": baseline.STUDY,
-    "ablation": ablation.STUDY,
-    "random-features": random_features.STUDY,
 }

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
-from taskdisc.files import write_atomic
+from taskdisc.files import write_atomic, write_npz
 from taskdisc.folder import CONFIG, REPORT, locked, made_by, make_folder
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.pool import Pool
@@ -297,7 +297,7 @@ def progress_of(path: Path) -> tuple[int, int, Settings]:
 
 
 def write_study(path: Path) -> Answer:
-    """Write `table.csv`, `reading.txt`, the plots and the page of a study whose cells are measured.
+    """Write `table.csv`, `reading.txt`, plots, arrays and page of a study whose cells are measured.
 
     Raises:
         RunFolderError: as `finished_study`.
@@ -310,6 +310,8 @@ def write_study(path: Path) -> Answer:
     try:
         for name, picture in pictures.items():
             write_atomic(path / name, picture)
+        for name, arrays in done.answer.arrays.items():
+            write_npz(path / f"{name}.npz", arrays)
         write_atomic(path / READING, done.answer.reading + "\n")
         write_atomic(path / REPORT, render_study(path, done, pictures))
         # Last, because its presence is what makes a study finished.

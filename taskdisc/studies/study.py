@@ -1,8 +1,10 @@
 """What a study is: a question, the cells that it takes apart into, and what their records say."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from taskdisc.config import Settings
 from taskdisc.pool import Pool
@@ -34,11 +36,13 @@ class Answer:
         table: Tidy rows, all with the same columns.
         reading: The result in one paragraph, with its uncertainty and number of repeats.
         plots: By name, which is that of their file.
+        arrays: Named arrays for further use, by the name of the `.npz` that keeps them; no objects.
     """
 
     table: list[dict[str, Any]]
     reading: str
     plots: dict[str, Plot]
+    arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
