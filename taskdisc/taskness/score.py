@@ -267,6 +267,11 @@ class Splits:
         """The same on the validation split."""
         return self.validation / self.validation.sum(axis=1, keepdims=True)
 
+    def part(self, start: int, stop: int) -> "Splits":
+        """Those of the networks from `start` to before `stop`."""
+        rows = slice(start, stop)
+        return Splits(self.labels[rows], self.validation[rows], self.seeds[rows])
+
 
 def all_splits(protocol: Protocol, labelings: np.ndarray, seed: int) -> Splits:
     """The splits of labelings [n_labelings, n_images], `protocol.n_splits` of each."""
@@ -316,32 +321,45 @@ def losses_of(
 
 def _score_group(work: _Work, device: str) -> Scores:
     """Train all splits of the labelings and read the curves out."""
-    import torch
-
-    from taskdisc.taskness.baselines import blind_curves, informed
-
     protocol = work.protocol
-    n_steps = protocol.steps(len(work.images))
     patches = _laid_out(work, device)
     splits = all_splits(protocol, work.labelings, work.seed)
-    blind = blind_curves(splits.labels, splits.validation, splits.seeds, n_steps, protocol.lr)
-    baseline = (informed(splits.labels, splits.validation) + read_out(blind)) / 2
-    shares = [
-        torch.from_numpy(share).float().to(device)
-        for share in (splits.train_share, splits.validation_share)
-    ]
+    n_steps = protocol.steps(len(work.images))
     curves, done = [], 0
     for losses in losses_of(patches, splits, n_steps, protocol.lr, device):
-        part = slice(done, done + losses.shape[1])
-        means = torch.stack([(losses * share[part]).sum(2) for share in shares])
-        curves.append(means.transpose(1, 2).cpu().numpy())  # [train/validation, model, step]
-        done = part.stop
-    shape = (len(work.labelings), protocol.n_splits, n_steps + 1)
-    training, validating = (np.concatenate([c[i] for c in curves]).reshape(shape) for i in (0, 1))
+        part = splits.part(done, done + losses.shape[1])
+        curves.append(mean_losses(losses, part))
+        done += len(part.labels)
+    return scores_from(np.concatenate(curves, axis=1), splits, protocol, n_steps)
+
+
+def mean_losses(losses: "Tensor", splits: Splits) -> np.ndarray:
+    """Mean cross-entropy [nats] of train and validation split, [2, n_models, n_steps + 1].
+
+    Args:
+        losses: Of each image [n_steps + 1, n_models, n_images], see `losses_of`.
+        splits: Those of the same networks.
+    """
+    import torch
+
+    shares = (splits.train_share, splits.validation_share)
+    means = [
+        (losses * torch.from_numpy(share).float().to(losses.device)).sum(2) for share in shares
+    ]
+    return torch.stack(means).transpose(1, 2).cpu().numpy()
+
+
+def scores_from(curves: np.ndarray, splits: Splits, protocol: Protocol, n_steps: int) -> Scores:
+    """The scores that `mean_losses` of all splits [2, n_models, n_steps + 1] come to."""
+    from taskdisc.taskness.baselines import blind_curves, informed
+
+    blind = blind_curves(splits.labels, splits.validation, splits.seeds, n_steps, protocol.lr)
+    baseline = (informed(splits.labels, splits.validation) + read_out(blind)) / 2
+    shape = (-1, protocol.n_splits, n_steps + 1)
+    training, validating = (curve.reshape(shape) for curve in curves)
     b = baseline.reshape(shape[:2])
     g = read_out(validating)
-    learnable = _learnable(work.labelings, splits.validation)
-    per_split = np.divide(b - g, b, out=np.zeros_like(b), where=learnable)
+    per_split = np.divide(b - g, b, out=np.zeros_like(b), where=_learnable(splits).reshape(b.shape))
     return Scores(per_split, b, training, validating)
 
 
@@ -355,16 +373,15 @@ def population_size(device: str, n_images: int) -> int:
     return max(1, min(GPU_POPULATION, free // (2 * n_images * GPU_BYTES_PER_IMAGE)))
 
 
-def _learnable(labelings: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Splits whose train part holds both classes, bool [n_labelings, n_splits].
+def _learnable(splits: Splits) -> np.ndarray:
+    """Splits whose train part holds both classes, bool [n_models].
 
     Where it does not there is nothing to learn, and the taskness of the split is 0 by definition;
     so is that of a constant labeling.
     """
-    n_splits = len(masks) // len(labelings)
-    train = ~masks.reshape(len(labelings), n_splits, -1)
-    positives = (train & (labelings[:, None] == 1)).any(axis=2)
-    negatives = (train & (labelings[:, None] == 0)).any(axis=2)
+    train = ~splits.validation
+    positives = (train & (splits.labels == 1)).any(axis=1)
+    negatives = (train & (splits.labels == 0)).any(axis=1)
     return positives & negatives
 
 
