@@ -9,16 +9,22 @@ from taskdisc.studies import (
     closed_form,
     clustering,
     noise,
+    positives,
     random_features,
+    real_vs_random,
     scale,
     score_reliability,
     search_comparison,
+    size_ratio,
 )
 from taskdisc.studies.study import Study
 
 STUDIES: dict[str, Study] = {
     "baseline": baseline.STUDY,
     "ablation": ablation.STUDY,
+    "size-ratio": size_ratio.STUDY,
+    "positives": positives.STUDY,
+    "real-vs-random": real_vs_random.STUDY,
     "random-features": random_features.STUDY,
     "clustering": clustering.STUDY,
     "adversarial-split": adversarial_split.STUDY,

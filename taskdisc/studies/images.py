@@ -162,3 +162,17 @@ def _at_side(images: ImageSet) -> ImageSet:
     from taskdisc.taskness.lenet import SIDE
 
     return images.resized(SIDE)
+
+
+def check_not_given(settings: ImagesSettings, *names: str) -> None:
+    """Refuse settings of the draw that a study decides itself.
+
+    Raises:
+        SettingError: one of them is given.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None:
+            raise SettingError(
+                f"`images.{name}` must be left out, for the study decides it, got {value!r}."
+            )

@@ -1,0 +1,241 @@
+"""Where is the line between a task and noise? Class, attribute and random labelings compared."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from taskdisc.config import ImagesSettings, Settings
+from taskdisc.errors import SettingError
+from taskdisc.labelings import encode, random_labelings
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.drawing import band, figure_of, plus_minus
+from taskdisc.studies.images import check_by_class, class_labelings, drawn
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.score import TrainedScorer, concatenated
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+ATTRIBUTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "bright": lambda pixels: pixels.mean(axis=(1, 2, 3)),
+    "red": lambda pixels: _excess(pixels, 0),
+    "green": lambda pixels: _excess(pixels, 1),
+    "blue": lambda pixels: _excess(pixels, 2),
+    "saturated": lambda pixels: (pixels.max(axis=3) - pixels.min(axis=3)).mean(axis=(1, 2)),
+    "rich in contrast": lambda pixels: pixels.mean(axis=3).std(axis=(1, 2)),
+    "bright above": lambda pixels: _half(pixels, 1),
+    "bright on the left": lambda pixels: _half(pixels, 2),
+}
+"""What is visible of an image without knowing what it shows: pixels [n, H, W, 3] -> [n].
+
+The images with the most of it are the positives of an attribute's labeling.
+"""
+
+KINDS = ("class", "attribute", "random")
+
+N_DRAWS = 1000
+"""Bootstrap draws of the image sets, for the interval of an AUC."""
+
+
+def _excess(pixels: np.ndarray, channel: int) -> np.ndarray:
+    """How much one channel exceeds the mean of all three."""
+    return (pixels[..., channel] - pixels.mean(axis=3)).mean(axis=(1, 2))
+
+
+def _half(pixels: np.ndarray, axis: int) -> np.ndarray:
+    """How much brighter the first half along an axis is than the second."""
+    first, second = np.array_split(pixels.mean(axis=3), 2, axis=axis)
+    return first.mean(axis=(1, 2)) - second.mean(axis=(1, 2))
+
+
+class RealVsRandomSettings(Settings):
+    """The image sets, how many random labelings each has, and how labelings are scored."""
+
+    images: ImagesSettings = ImagesSettings(n_classes=5, per_class=10)
+    n_random: int = Field(15, ge=5)  # random labelings of each image set
+    n_seeds: int = Field(3, ge=3)  # image sets
+    protocol: Protocol = protocol_from("stratified")
+    seed: int = Field(0, ge=0)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _named_protocol(cls, value: Any) -> Protocol:
+        return protocol_from(value)
+
+
+def cells(settings: RealVsRandomSettings) -> list[Cell]:
+    """One per image set.
+
+    Raises:
+        SettingError: the images are not drawn by class, or random labelings are too few.
+    """
+    check_by_class(settings.images, settings.protocol)
+    if settings.n_random * (settings.n_seeds - 1) < 20:
+        raise SettingError(
+            "`n_random` times (`n_seeds` − 1) must be at least 20, for a 95 % quantile to mean "
+            f"something, got {settings.n_random} times {settings.n_seeds - 1}; raise `n_random`."
+        )
+    return [{"seed": k} for k in range(settings.n_seeds)]
+
+
+def measure(
+    settings: RealVsRandomSettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """Taskness of the class, attribute and random labelings of one image set."""
+    k = cell["seed"]
+    images = drawn(settings.images, seed=settings.images.seed + k)
+    classes = class_labelings(images, settings.images.target)
+    n_pos = int(next(iter(classes.values())).sum())
+    pixels = np.asarray(images.images) / 255
+    attributes = {name: encode(of(pixels), n_pos) for name, of in ATTRIBUTES.items()}
+    rng = np.random.default_rng([settings.seed, k])
+    random = random_labelings(settings.n_random, len(images), n_pos, rng)
+    labelings = np.array([*classes.values(), *attributes.values(), *random])
+    scorer = TrainedScorer(images, settings.protocol, settings.seed + k, pool)
+    taskness = concatenated(list(scorer.score(labelings))).taskness.tolist()
+    n_planned = len(classes) + len(attributes)
+    return {
+        "class": dict(zip(classes, taskness, strict=False)),
+        "attribute": dict(zip(attributes, taskness[len(classes) :], strict=False)),
+        "random": {str(i): value for i, value in enumerate(taskness[n_planned:])},
+    }
+
+
+def answer(settings: RealVsRandomSettings, records: list[Record]) -> Answer:
+    """Distributions of taskness, ROC and AUC of two kinds against the third, and error rates.
+
+    T_task, the 95 % quantile of random labelings, is taken from all other image sets when the error
+    rates of a set are counted.
+    """
+    scores = {kind: [np.array([*record[kind].values()]) for record in records] for kind in KINDS}
+    rng = np.random.default_rng([settings.seed, 1])
+    areas = {kind: _auc_interval(scores[kind], scores["random"], rng) for kind in KINDS[:2]}
+    thresholds = [_t_task(scores["random"], without=i) for i in range(len(records))]
+    above = {
+        kind: np.array([(s > t).mean() for s, t in zip(scores[kind], thresholds, strict=True)])
+        for kind in KINDS
+    }
+    table = [
+        {
+            "seed": record["seed"],
+            "kind": kind,
+            "labeling": name,
+            "taskness": value,
+            "t_task": threshold,
+            "above": value > threshold,
+        }
+        for record, threshold in zip(records, thresholds, strict=True)
+        for kind in KINDS
+        for name, value in record[kind].items()
+    ]
+    reading = _reading(scores, areas, above)
+    return Answer(table, reading, {"real-vs-random": _draw(scores)})
+
+
+def _t_task(random: list[np.ndarray], without: int | None = None) -> float:
+    """The 95 % quantile of the random labelings of all image sets, or of all but one."""
+    pooled = np.concatenate([scores for i, scores in enumerate(random) if i != without])
+    return float(np.quantile(pooled, 1 - LEVEL))
+
+
+def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
+    """Share of pairs in which the first is higher, ties half: 0.5 is chance, 1 is told apart."""
+    higher = (positives[:, None] > negatives).mean()
+    return float(higher + (positives[:, None] == negatives).mean() / 2)
+
+
+def _auc_interval(
+    kind: list[np.ndarray], random: list[np.ndarray], rng: np.random.Generator
+) -> tuple[float, float, float]:
+    """AUC of all labelings of a kind against all random ones, with its 95 % bootstrap interval."""
+    n = len(kind)
+    drawn_areas = []
+    for _ in range(N_DRAWS):
+        draw = rng.integers(0, n, n)
+        drawn_areas.append(
+            auc(np.concatenate([kind[i] for i in draw]), np.concatenate([random[i] for i in draw]))
+        )
+    low, high = np.quantile(drawn_areas, [0.025, 0.975])
+    return auc(np.concatenate(kind), np.concatenate(random)), float(low), float(high)
+
+
+def _reading(
+    scores: dict[str, list[np.ndarray]],
+    areas: dict[str, tuple[float, float, float]],
+    above: dict[str, np.ndarray],
+) -> str:
+    n = len(scores["random"])
+    means = {kind: plus_minus([s.mean() for s in sets]) for kind, sets in scores.items()}
+    told = " and ".join(
+        f"{area:.3f} [{low:.3f}, {high:.3f}] for {kind} labelings"
+        for kind, (area, low, high) in areas.items()
+    )
+    missed = " and ".join(
+        f"{plus_minus(100 * (1 - above[kind]), 1)} % of the {kind} labelings" for kind in areas
+    )
+    return (
+        f"Class labelings have a taskness of {means['class']}, attribute labelings of "
+        f"{means['attribute']}, random ones of {means['random']}. Taskness tells them from random "
+        f"labelings with an AUC of {told} (95 % bootstrap intervals over image sets). T_task, the "
+        f"{100 * (1 - LEVEL):.0f} % quantile of random labelings, is "
+        f"{_t_task(scores['random']):.3f}; calibrated on all other image sets, it takes "
+        f"{plus_minus(100 * above['random'], 1)} % of a set's random labelings for tasks and "
+        f"misses {missed}. Means ± s.e. over {n} image sets with other classes, "
+        f"{len(scores['random'][0])} random labelings each."
+    )
+
+
+def _draw(scores: dict[str, list[np.ndarray]]) -> Plot:
+    figure, (left, right) = figure_of(2, width=5.0)
+    _distributions(left, scores)
+    rates = np.linspace(0, 1, 101)
+    for kind in KINDS[:2]:
+        curves = np.array(
+            [roc(scores[kind][i], scores["random"][i], rates) for i in range(len(scores["random"]))]
+        )
+        band(right, rates, curves, f"{kind} labelings", markevery=10)
+    right.plot([0, 1], [0, 1], ":", color="0.5", marker="", label="chance")
+    right.axvline(LEVEL, color="0.4", linestyle="--", marker="", label="T_task")
+    right.set(xlabel="random labelings above the line", ylabel="others above it")
+    right.legend(loc="lower right")
+    return Plot(
+        figure,
+        "Left: share of labelings whose taskness is at most that on the axis, by kind; dashed: "
+        "T_task. Right: the share of class and attribute labelings above a line against that of "
+        "random ones, as the line moves. Bands: ± s.e. over "
+        f"{len(scores['random'])} image sets.",
+    )
+
+
+def _distributions(axes: "Axes", scores: dict[str, list[np.ndarray]]) -> None:
+    every = np.concatenate([s for sets in scores.values() for s in sets])
+    at = np.linspace(every.min() - 0.02, every.max() + 0.02, 200)
+    for kind, sets in scores.items():
+        shares = np.array([(s[:, None] <= at).mean(axis=0) for s in sets])
+        band(axes, at, shares, f"{kind} labelings", markevery=20)
+    threshold = _t_task(scores["random"])
+    axes.axvline(threshold, color="0.4", linestyle="--", marker="", label="T_task")
+    axes.set(xlabel="taskness", ylabel="share of labelings up to it")
+    axes.legend(loc="lower right")
+
+
+def roc(positives: np.ndarray, negatives: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """Share of positives above the line that a rate of the negatives is above, for each rate."""
+    lines = np.quantile(negatives, 1 - rates)
+    shares = (positives[:, None] > lines).mean(axis=0)
+    # Below the lowest negative a line takes all.
+    return np.where(rates >= 1, 1.0, shares)
+
+
+STUDY = Study(
+    "where is the line between a task and noise?",
+    RealVsRandomSettings,
+    cells,
+    measure,
+    answer,
+)

@@ -1,0 +1,293 @@
+"""How do data set size and class ratio matter? One class against the rest, at each of both."""
+
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from taskdisc.config import ImagesSettings, Settings
+from taskdisc.errors import SettingError
+from taskdisc.labelings import random_labelings
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.drawing import band, figure_of, mean_and_sem, plus_minus
+from taskdisc.studies.images import check_not_given, one_against_rest
+from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.score import TrainedScorer, concatenated
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+
+LEAST_RANDOM = 3
+"""Random labelings of a size and ratio whose spread can be told at all."""
+
+SOURCE_IMAGES, SOURCE_RATIO = 400, 19
+"""Beyond this ratio the source work finds generalisation lost, with this many images."""
+
+
+class SizeRatioSettings(Settings):
+    """The sizes and ratios that are crossed, and how each is scored."""
+
+    images: ImagesSettings = ImagesSettings()
+    sizes: tuple[Annotated[int, Field(ge=10)], ...] = Field((50, 100, 150), min_length=1)
+    ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 4, 9, 19), min_length=1)
+    n_seeds: int = Field(3, ge=2)  # image sets, each of another draw, of each size and ratio
+    n_random: int = Field(1, ge=1)  # random labelings of each image set
+    # All images of a set, because their number is what is asked.
+    protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 2, "most_images": 0})
+    seed: int = Field(0, ge=0)
+
+    @field_validator("protocol", mode="before")
+    @classmethod
+    def _named_protocol(cls, value: Any) -> Protocol:
+        return protocol_from(value)
+
+
+def cells(settings: SizeRatioSettings) -> list[Cell]:
+    """One per size, ratio and repeat, the largest sizes first.
+
+    Sizes and ratios with fewer positives than `protocol.n_folds` are left out, for some folds would
+    have none.
+
+    Raises:
+        SettingError: nothing is left, or too few random labelings to calibrate on.
+    """
+    check_not_given(settings.images, "n_images", "n_classes", "per_class")
+    if settings.n_seeds * settings.n_random < LEAST_RANDOM:
+        raise SettingError(
+            f"`n_seeds` times `n_random` must be at least {LEAST_RANDOM}, for the spread of random "
+            f"labelings to be known, got {settings.n_seeds} times {settings.n_random}; raise "
+            "`n_random`."
+        )
+    crossed = [
+        {"n_images": n_images, "ratio": ratio, "seed": k}
+        for n_images in sorted(set(settings.sizes), reverse=True)
+        for ratio in sorted(set(settings.ratios))
+        if positives_of(n_images, ratio) >= settings.protocol.n_folds
+        for k in range(settings.n_seeds)
+    ]
+    if not crossed:
+        raise SettingError(
+            "`sizes` must leave some `ratios` with as many positives as `protocol.n_folds` = "
+            f"{settings.protocol.n_folds}, got {list(settings.sizes)} with {list(settings.ratios)};"
+            " take more images."
+        )
+    return crossed
+
+
+def positives_of(n_images: int, ratio: int) -> int:
+    """Positives of `n_images` images at 1:`ratio`, to the nearest whole number."""
+    return round(n_images / (ratio + 1))
+
+
+def measure(
+    settings: SizeRatioSettings, cell: Cell, pool: Pool, progress: Progress
+) -> dict[str, Any]:
+    """Taskness of one class against the rest, and of random labelings of the same images."""
+    n_images, k = cell["n_images"], cell["seed"]
+    n_pos = positives_of(n_images, cell["ratio"])
+    images, labeling = one_against_rest(
+        settings.images, n_pos, n_images - n_pos, settings.images.seed + k
+    )
+    rng = np.random.default_rng([settings.seed, k, n_images, n_pos])
+    labelings = np.vstack([labeling, random_labelings(settings.n_random, n_images, n_pos, rng)])
+    scorer = TrainedScorer(images, settings.protocol, settings.seed + k, pool)
+    taskness = concatenated(list(scorer.score(labelings))).taskness
+    return {
+        "n_positives": n_pos,
+        "taskness": float(taskness[0]),
+        "random": taskness[1:].tolist(),
+    }
+
+
+def answer(settings: SizeRatioSettings, records: list[Record]) -> Answer:
+    """Taskness per size and ratio, beside the threshold of random labelings of the same.
+
+    T_task is the normal quantile, mean + 1.645 s.d. of the random labelings of that size and ratio,
+    for an empirical quantile of so few is crude.
+    """
+    groups: dict[tuple[int, int], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record["n_images"], record["ratio"]), []).append(record)
+    table = [_row(n_images, ratio, group) for (n_images, ratio), group in sorted(groups.items())]
+    values = {
+        where: [record["taskness"] for record in group] for where, group in sorted(groups.items())
+    }
+    plot = _draw(table, values, settings)
+    return Answer(table, _reading(table, values), {"size-ratio": plot})
+
+
+def _row(n_images: int, ratio: int, group: list[Record]) -> dict[str, Any]:
+    taskness = np.array([record["taskness"] for record in group])
+    random = np.concatenate([record["random"] for record in group])
+    threshold = normal_quantile(random, 1 - LEVEL)
+    mean, sem = mean_and_sem(taskness)
+    return {
+        "n_images": n_images,
+        "ratio": ratio,
+        "n_positives": group[0]["n_positives"],
+        "taskness_mean": float(mean),
+        "taskness_sem": float(sem),
+        "random_mean": float(random.mean()),
+        "random_sd": float(random.std(ddof=1)),
+        "n_random": len(random),
+        "threshold": threshold,
+        "share_above": float((taskness > threshold).mean()),
+        "n_seeds": len(group),
+    }
+
+
+def normal_quantile(values: np.ndarray, level: float) -> float:
+    """The quantile of a normal distribution with the mean and s.d. of some values."""
+    return float(values.mean() + NormalDist().inv_cdf(level) * values.std(ddof=1))
+
+
+def is_above(row: dict[str, Any]) -> bool:
+    """Whether the mean taskness of a size and ratio exceeds its threshold."""
+    return bool(row["taskness_mean"] > row["threshold"])
+
+
+def boundary(rows: list[dict[str, Any]]) -> int | None:
+    """The largest ratio of some rows that is still above its threshold, if any is."""
+    return max((row["ratio"] for row in rows if is_above(row)), default=None)
+
+
+def _reading(table: list[dict[str, Any]], values: dict[tuple[int, int], list[float]]) -> str:
+    sizes = list(dict.fromkeys(row["n_images"] for row in table))
+    by_size = {size: [row for row in table if row["n_images"] == size] for size in sizes}
+    first = table[0]
+    return (
+        "The largest class ratio at which one class against the rest still exceeds random "
+        f"labelings (T_task: mean + 1.645 s.d. of {first['n_random']} of them) is "
+        + "; ".join(_of_size(size, rows, values) for size, rows in by_size.items())
+        + f" (mean ± s.e. over {first['n_seeds']} image sets each). "
+        + _beside_the_source(by_size.get(SOURCE_IMAGES), values)
+    )
+
+
+def _of_size(
+    size: int, rows: list[dict[str, Any]], values: dict[tuple[int, int], list[float]]
+) -> str:
+    largest = rows[-1]["ratio"]
+    edge = boundary(rows)
+    if edge is None:
+        return (
+            f"none at {size} images, not even 1:{rows[0]['ratio']} "
+            f"({plus_minus(values[size, rows[0]['ratio']])} against {rows[0]['threshold']:.3f})"
+        )
+    row = next(row for row in rows if row["ratio"] == edge)
+    text = f"1:{edge} at {size} images"
+    if edge == largest:
+        text += ", the largest measured"
+    if below := [f"1:{row['ratio']}" for row in rows if row["ratio"] < edge and not is_above(row)]:
+        text += f", though {' and '.join(below)} fall short"
+    return f"{text} ({plus_minus(values[size, edge])} against {row['threshold']:.3f})"
+
+
+def _beside_the_source(
+    rows: list[dict[str, Any]] | None, values: dict[tuple[int, int], list[float]]
+) -> str:
+    found = f"The source work finds generalisation lost beyond 1:{SOURCE_RATIO} at {SOURCE_IMAGES}"
+    if not rows:
+        return f"{found} images, a size that was not measured here."
+    beyond = [row for row in rows if row["ratio"] > SOURCE_RATIO]
+    if not beyond:
+        return f"{found} images; no ratio beyond it was measured here."
+    measured = " and ".join(
+        f"{plus_minus(values[SOURCE_IMAGES, row['ratio']])} at 1:{row['ratio']} "
+        f"({'above' if is_above(row) else 'not above'} T_task = {row['threshold']:.3f})"
+        for row in beyond
+    )
+    edge = boundary(rows)
+    if edge is not None and edge > SOURCE_RATIO:
+        verdict = "here it is not lost there"
+    elif edge == SOURCE_RATIO:
+        verdict = "the same is found here"
+    else:
+        last = "at every ratio" if edge is None else f"beyond 1:{edge}"
+        verdict = f"here it is lost already {last}"
+    return f"{found} images; {verdict}: taskness is {measured}."
+
+
+def _draw(
+    table: list[dict[str, Any]],
+    values: dict[tuple[int, int], list[float]],
+    settings: SizeRatioSettings,
+) -> Plot:
+    figure, (left, right) = figure_of(2, width=6.4, height=4.4)
+    sizes = sorted({row["n_images"] for row in table})
+    ratios = sorted(set(settings.ratios))
+    figure.colorbar(_map(left, table, sizes, ratios), ax=left, label="taskness (mean)")
+    _curves(right, values, sizes)
+    return Plot(
+        figure,
+        "Left: taskness of one class against the rest, mean ± s.e.; hatched, beyond the thick "
+        "line: not above T_task, the mean + 1.645 s.d. of random labelings of that size and ratio; "
+        f"blank: fewer positives than the {settings.protocol.n_folds} folds. Right: the same "
+        f"against the ratio. Bands: ± one standard error over {settings.n_seeds} image sets, each "
+        "with another class.",
+    )
+
+
+def _map(
+    axes: "Axes", table: list[dict[str, Any]], sizes: list[int], ratios: list[int]
+) -> "AxesImage":
+    """Draw the values of a table, those that fall short, and the boundary between them."""
+    from matplotlib.patches import Rectangle
+
+    colours = np.full((len(sizes), len(ratios)), np.nan)
+    above = np.full(colours.shape, np.nan)
+    for row in table:
+        i, j = sizes.index(row["n_images"]), ratios.index(row["ratio"])
+        colours[i, j], above[i, j] = row["taskness_mean"], is_above(row)
+        if not above[i, j]:
+            hatched = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", lw=0, ec="0.6")
+            axes.add_patch(hatched)
+        axes.text(
+            j,
+            i,
+            f"{row['taskness_mean']:.2f}\n±{row['taskness_sem']:.2f}",
+            ha="center",
+            va="center",
+            color="white" if row["taskness_mean"] > 0.55 else "black",
+            fontsize=9,
+        )
+    for i, j in np.argwhere(above[:, 1:] + above[:, :-1] == 1):
+        axes.plot([j + 0.5] * 2, [i - 0.5, i + 0.5], "-", color="black", lw=3, marker="")
+    for i, j in np.argwhere(above[1:] + above[:-1] == 1):
+        axes.plot([j - 0.5, j + 0.5], [i + 0.5] * 2, "-", color="black", lw=3, marker="")
+    axes.grid(visible=False)
+    axes.set(xlabel="class ratio", ylabel="images")
+    axes.set_xticks(range(len(ratios)), [f"1:{ratio}" for ratio in ratios])
+    axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
+    return axes.imshow(colours, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
+
+
+def _curves(axes: "Axes", values: dict[tuple[int, int], list[float]], sizes: list[int]) -> None:
+    from matplotlib import colormaps
+
+    colours = colormaps["viridis"](np.linspace(0.85, 0, len(sizes)))
+    for size, colour in zip(sizes, colours, strict=True):
+        ratios = [ratio for n_images, ratio in values if n_images == size]
+        taskness = np.array([values[size, ratio] for ratio in ratios]).T
+        band(axes, ratios, taskness, f"{size} images", color=colour)
+    every = sorted({ratio for _, ratio in values})
+    axes.set_xscale("log")
+    axes.set_xticks(every, [f"1:{ratio}" for ratio in every])
+    axes.minorticks_off()
+    axes.axhline(0, color="0.5", linewidth=1, linestyle="-", marker="")
+    axes.set(xlabel="class ratio", ylabel="taskness")
+    axes.legend()
+
+
+STUDY = Study(
+    "how do data set size and class ratio matter?",
+    SizeRatioSettings,
+    cells,
+    measure,
+    answer,
+)
