@@ -284,4 +284,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: drawn(settings.images),
 )

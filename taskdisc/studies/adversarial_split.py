@@ -361,4 +361,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: _known_task(settings, 0, np.random.default_rng(0)),
 )

@@ -260,4 +260,11 @@ def _draw_taskness(table: list[dict[str, Any]], t_task: np.ndarray) -> Plot:
     )
 
 
-STUDY = Study("which classes generalise?", BaselineSettings, cells, measure, answer)
+STUDY = Study(
+    "which classes generalise?",
+    BaselineSettings,
+    cells,
+    measure,
+    answer,
+    check=lambda settings: _images_of(settings, 0),
+)

@@ -149,5 +149,6 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: drawn(settings.images),
     alone=True,
 )

@@ -87,6 +87,11 @@ def cells(settings: PositivesSettings) -> list[Cell]:
     return sorted(crossed, key=lambda cell: -cell["n_positives"] * (cell["ratio"] + 1))
 
 
+def _check(settings: PositivesSettings) -> None:
+    n_pos, ratio = settings.n_positives[-1], settings.ratios[-1]
+    one_against_rest(settings.images, n_pos, n_pos * ratio, settings.images.seed)
+
+
 def measure(
     settings: PositivesSettings, cell: Cell, pool: Pool, progress: Progress
 ) -> dict[str, Any]:
@@ -323,4 +328,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=_check,
 )

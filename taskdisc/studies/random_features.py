@@ -365,4 +365,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: drawn(settings.images),
 )

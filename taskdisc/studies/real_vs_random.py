@@ -238,4 +238,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: drawn(settings.images),
 )

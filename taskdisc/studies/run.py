@@ -103,8 +103,10 @@ def new_study(
         ImageSetError: the images are missing or unreadable.
         RunFolderError: `out` holds something already, or cannot be made.
     """
-    study_named(name).cells(settings)
+    row = study_named(name)
+    row.cells(settings)
     source = source_of(settings.images, progress) if hasattr(settings, "images") else None
+    row.check(settings)
     made = make_folder(out, f"study-{name}", MADE_BY + name, settings, source, pool)
     return StudyFolder(made)
 

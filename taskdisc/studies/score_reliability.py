@@ -213,5 +213,6 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=lambda settings: drawn(settings.images),
     alone=True,
 )

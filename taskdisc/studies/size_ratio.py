@@ -79,6 +79,12 @@ def cells(settings: SizeRatioSettings) -> list[Cell]:
     return crossed
 
 
+def _check(settings: SizeRatioSettings) -> None:
+    for n_images, ratio in {(cell["n_images"], cell["ratio"]) for cell in cells(settings)}:
+        n_pos = positives_of(n_images, ratio)
+        one_against_rest(settings.images, n_pos, n_images - n_pos, settings.images.seed)
+
+
 def positives_of(n_images: int, ratio: int) -> int:
     """Positives of `n_images` images at 1:`ratio`, to the nearest whole number."""
     return round(n_images / (ratio + 1))
@@ -290,4 +296,5 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    check=_check,
 )

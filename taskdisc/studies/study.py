@@ -56,6 +56,8 @@ class Study:
         cells: The cells of a study with these settings, those that take longest first, so that
             workers end together. Refuses settings that cannot be measured.
         measure: What a cell gives, JSON values without NaN; the same in any process.
+        check: Draws the images that are hardest to draw, so that too few of them, or a class that
+            is not there, is refused before the study starts.
         answer: What the records of all cells say, in the order of `cells`.
         alone: Cells are measured one after the other, each with all workers, for they search or
             score much, or time themselves. Otherwise each worker measures cells of its own, and
@@ -67,4 +69,5 @@ class Study:
     cells: Callable[[Any], list[Cell]]
     measure: Callable[[Any, Cell, Pool, Progress], dict[str, Any]]
     answer: Callable[[Any, list[Record]], Answer]
+    check: Callable[[Any], object] = lambda settings: None
     alone: bool = False
