@@ -3,11 +3,12 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -20,6 +21,9 @@ from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.taskness.features import resolved
 from taskdisc.taskness.kernels import KERNELS, Measured, resolved_kernel
 from taskdisc.taskness.protocol import Protocol, protocol_from
+
+NamedProtocol = Annotated[Protocol, BeforeValidator(protocol_from)]
+"""A protocol that may be given by its name, or as `{name: …, field: value}`."""
 
 CLASSES = "classes"
 """Stands among `known` labelings for those of the image set's own classes."""
@@ -135,18 +139,13 @@ class SearchSettings(Settings):
     scorer: Literal["closed-form", "two-stage", "trained"] = "closed-form"
     closed_form: ClosedFormSettings = ClosedFormSettings()
     train_share: float = Field(0.1, gt=0, le=1)  # two-stage: share of the budget to train on
-    protocol: Protocol = protocol_from("stratified")  # a name, or {name: …, field: value}
+    protocol: NamedProtocol = protocol_from("stratified")  # a name, or {name: …, field: value}
     tasks: int = Field(3, ge=1)  # labelings to confirm
     min_ablation: float = Field(0.8, ge=0, le=1)  # between the labelings that are confirmed
     known: tuple[str, ...] = ()  # stay away from: `classes`, runs, or files of labelings
     confirm: ConfirmSettings = ConfirmSettings()
     agreement: AgreementSettings = AgreementSettings()
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
     @field_validator("known")
     @classmethod

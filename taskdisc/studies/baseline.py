@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings
@@ -13,9 +13,9 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, figure_of, mean_and_sem, plot, plus_minus
 from taskdisc.studies.images import check_by_class, class_labelings, drawn, of_classes
-from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
-from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.protocol import Protocol
 from taskdisc.taskness.score import TrainedScorer, all_splits, concatenated
 
 if TYPE_CHECKING:
@@ -41,13 +41,8 @@ class BaselineSettings(Settings):
     classes: tuple[str, ...] = ()
     n_random: int = Field(10, ge=5)  # random labelings per repeat, for T_task
     n_seeds: int = Field(3, ge=2)
-    protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 0})
+    protocol: NamedProtocol = ALL_IMAGES
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
     @field_validator("classes")
     @classmethod

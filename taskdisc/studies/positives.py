@@ -5,15 +5,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 from pydantic import Field, field_validator
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import MARKERS, band, figure_of, mean_and_sem
 from taskdisc.studies.images import check_not_given, one_against_rest
-from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.score import (
     Splits,
     all_splits,
@@ -46,14 +45,8 @@ class PositivesSettings(Settings):
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 3, 9), min_length=2)
     n_seeds: int = Field(3, ge=2)  # image sets, each of another draw, of each number and ratio
     n_random: int = Field(1, ge=1)  # random labelings of each image set
-    # All images of a set, because their number is what is asked.
-    protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 0})
+    protocol: NamedProtocol = ALL_IMAGES
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
     @field_validator("n_positives", "ratios")
     @classmethod

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import Field, field_validator
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import COLOURS, band, figure_of, mean_and_sem, plus_minus
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
-from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.protocol import Protocol
 from taskdisc.taskness.score import Splits, all_splits, losses_of, read_out
 
 if TYPE_CHECKING:
@@ -40,13 +40,8 @@ class RandomFeaturesSettings(Settings):
     n_initialisations: int = Field(6, ge=2)
     n_labelings: int = Field(1, ge=1)  # classes that stand against the others, per repeat
     n_seeds: int = Field(2, ge=2)
-    protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 0})
+    protocol: NamedProtocol = ALL_IMAGES
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
     @field_validator("outputs")
     @classmethod

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
 from taskdisc.labelings import encode, random_labelings
 from taskdisc.pool import Pool
@@ -15,7 +15,7 @@ from taskdisc.studies.drawing import band, figure_of, plus_minus
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
-from taskdisc.taskness.protocol import Protocol, protocol_from
+from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer, concatenated
 
 if TYPE_CHECKING:
@@ -59,13 +59,8 @@ class RealVsRandomSettings(Settings):
     images: ImagesSettings = ImagesSettings(n_classes=5, per_class=10)
     n_random: int = Field(15, ge=5)  # random labelings of each image set
     n_seeds: int = Field(3, ge=3)  # image sets
-    protocol: Protocol = protocol_from("stratified")
+    protocol: NamedProtocol = protocol_from("stratified")
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
 
 def cells(settings: RealVsRandomSettings) -> list[Cell]:

@@ -4,9 +4,9 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.images import ImageSet
 from taskdisc.labelings import encode, n_positives, random_labelings
 from taskdisc.pool import Pool
@@ -33,18 +33,13 @@ class ReliabilitySettings(PanelSettings):
     """The panel, and the protocols that are compared on it."""
 
     trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10), min_length=1)
-    protocols: dict[str, Protocol] = Field(
+    protocols: dict[str, NamedProtocol] = Field(
         min_length=1,
         default={
             "stratified": protocol_from("stratified"),
             "source": protocol_from("source"),
         },
     )
-
-    @field_validator("protocols", mode="before")
-    @classmethod
-    def _named_protocols(cls, value: Any) -> Any:
-        return {k: protocol_from(v) for k, v in value.items()} if isinstance(value, dict) else value
 
 
 def cells(settings: ReliabilitySettings) -> list[Cell]:

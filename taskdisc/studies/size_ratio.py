@@ -1,21 +1,21 @@
 """How do data set size and class ratio matter? One class against the rest, at each of both."""
 
+from dataclasses import replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, figure_of, mean_and_sem, plus_minus
 from taskdisc.studies.images import check_not_given, one_against_rest
-from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
-from taskdisc.taskness.protocol import Protocol, protocol_from
 from taskdisc.taskness.score import TrainedScorer, concatenated
 
 if TYPE_CHECKING:
@@ -37,14 +37,8 @@ class SizeRatioSettings(Settings):
     ratios: tuple[Annotated[int, Field(ge=1)], ...] = Field((1, 4, 9, 19), min_length=1)
     n_seeds: int = Field(3, ge=2)  # image sets, each of another draw, of each size and ratio
     n_random: int = Field(1, ge=1)  # random labelings of each image set
-    # All images of a set, because their number is what is asked.
-    protocol: Protocol = protocol_from({"name": "stratified", "n_splits": 2, "most_images": 0})
+    protocol: NamedProtocol = replace(ALL_IMAGES, n_splits=2)
     seed: int = Field(0, ge=0)
-
-    @field_validator("protocol", mode="before")
-    @classmethod
-    def _named_protocol(cls, value: Any) -> Protocol:
-        return protocol_from(value)
 
 
 def cells(settings: SizeRatioSettings) -> list[Cell]:

@@ -9,6 +9,7 @@ import numpy as np
 from taskdisc.config import Settings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
+from taskdisc.taskness.protocol import protocol_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -18,6 +19,10 @@ Cell = dict[str, Any]
 
 Record = dict[str, Any]
 """A cell and what was measured in it, together; JSON values."""
+
+
+ALL_IMAGES = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 0})
+"""How studies score that ask about the images' number: on all of them, however many."""
 
 
 @dataclass(frozen=True)
