@@ -232,7 +232,7 @@ def _draw_taskness(
         marker="",
         label="tolerance of the source work",
     )
-    axes.legend()
+    axes.legend(fontsize="small", loc="upper right")
     return Plot(
         figure,
         "Taskness of a class labeling of which a share of the positives is exchanged for random "
