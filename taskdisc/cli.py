@@ -355,7 +355,7 @@ def study(
     from taskdisc.config import dump_settings
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
-    from taskdisc.studies.run import StudyFolder, new_study, run_study, study_named
+    from taskdisc.studies.run import new_study, open_study, run_study, study_named
 
     if name is not None:
         kind = study_named(name).settings
@@ -374,7 +374,7 @@ def study(
                     "--resume must stand without NAME, CONFIG, --out and settings, for it goes on "
                     f"with those of '{resume}'."
                 )
-            folder = StudyFolder(resume)
+            folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
         try:
             answer = run_study(folder, pool, progress)
@@ -569,7 +569,9 @@ def _finite(value: Any) -> Any:
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
-    return f"{value:.3f}" if isinstance(value, float) else escape(str(value))
+    from taskdisc.report.study_page import cell_text
+
+    return escape(cell_text(value))
 
 
 def _say(text: str, quietly: bool) -> None:

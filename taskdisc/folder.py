@@ -1,6 +1,7 @@
 """The folder of a run: made, locked, and told from any other folder, whatever made it."""
 
 import fcntl
+import hashlib
 import json
 import os
 import platform
@@ -83,7 +84,7 @@ def made_by(path: Path) -> str:
             f"the run folder must be one that a search or a study has made, got '{path}', {what}; "
             "`taskdisc runs` lists those below runs/."
         )
-    return str(_said(path, "made_by"))
+    return str(_said(path).get("made_by", SEARCH))  # searches made the first folders
 
 
 def locked(path: Path) -> IO[str]:
@@ -131,12 +132,31 @@ def images_content(path: Path) -> str:
     return str(_said(path, "images", "content"))
 
 
+def check_settings(path: Path) -> None:
+    """Refuse to go on with a run whose settings were changed since it was started.
+
+    Raises:
+        RunFolderError: they were, or the folder does not say what they were.
+    """
+    if _said(path, "settings") != _digest((path / CONFIG).read_text(encoding="utf-8")):
+        raise RunFolderError(
+            f"'{path / CONFIG}' must be as the run has written it, got another; restore it, or "
+            "start a new run with it in another folder."
+        )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def _said(path: Path, *names: str) -> Any:
     """What the environment of a run says under some names, one within the other."""
     try:
         value = json.loads((path / ENVIRONMENT).read_text())
         for name in names:
             value = value[name]
+        if not names and not isinstance(value, dict):
+            raise TypeError(value)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunFolderError(
             f"the run folder '{path}' must hold an intact {ENVIRONMENT}; "
@@ -175,6 +195,7 @@ def _environment(
         "device": ",".join(pool.devices),
         "jobs": pool.jobs,
         "seed": getattr(settings, "seed", None),
+        "settings": _digest(dump_settings(settings)),
         "images": about,
         "command": ["taskdisc", *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -7,7 +7,7 @@ from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_resu
 from taskdisc.errors import SettingError, TaskdiscError
 from taskdisc.folder import CONFIG, SEARCH, made_by
 from taskdisc.journal import read_journal
-from taskdisc.studies.run import progress_of
+from taskdisc.studies.run import TABLE, progress_of
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -47,9 +47,8 @@ def _row(path: Path) -> dict[str, Any]:
             row["seed"] = getattr(settings_of_study, "seed", "–")
             if hasattr(settings_of_study, "images"):
                 row["source"] = settings_of_study.images.source
-            row["state"] = (
-                "finished" if n_done == n_cells else f"unfinished: {n_done} of {n_cells} cells"
-            )
+            finished = n_done == n_cells and (path / TABLE).is_file()
+            row["state"] = "finished" if finished else f"unfinished: {n_done} of {n_cells} cells"
             return row
         settings = folder_settings(path)
         n_trials = len(read_journal(path / TRIALS))

@@ -115,13 +115,15 @@ def _settle_in(parent: int) -> None:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """One thread for torch: sums then have one order, so results do not depend on the machine."""
+    """One thread for torch and numpy: sums then have one order, whatever the machine."""
     import torch
+    from threadpoolctl import threadpool_limits
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        with threadpool_limits(1):
+            yield
     finally:
         torch.set_num_threads(before)
 

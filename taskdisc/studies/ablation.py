@@ -10,7 +10,8 @@ from taskdisc.errors import SettingError
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import band, mean_and_sem, plot, plus_minus
+from taskdisc.studies.drawing import band, plot
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
@@ -118,26 +119,30 @@ def tolerance(ablations: np.ndarray, taskness: np.ndarray, threshold: float) -> 
 
 def answer(settings: AblationSettings, records: list[Record]) -> Answer:
     """Taskness against ablation, T_task, and the ablation where the one falls to the other."""
-    ablations = np.array(settings.ablations)
+    assert settings.images.per_class is not None
+    n_pos = settings.images.per_class
+    # What was exchanged, which is whole images.
+    ablations = np.array([round(a * n_pos) / n_pos for a in settings.ablations])
     found = {(record["seed"], record["ablation"]): record for record in records}
     repeats = range(settings.n_seeds)
     taskness = np.array(
         [[np.mean(found[k, a]["taskness"]) for a in settings.ablations] for k in repeats]
     )
     random = np.array([found[k, RANDOM]["taskness"] for k in repeats])
-    t_task = np.quantile(random, 1 - LEVEL, axis=1)
-    tolerances = np.array([tolerance(ablations, taskness[k], t_task[k]) for k in repeats])
+    thresholds = np.array([t_task(scores) for scores in random])
+    tolerances = np.array([tolerance(ablations, taskness[k], thresholds[k]) for k in repeats])
     share = _random_ablation(settings)
     table = [
-        _row("class", 100 * ablation, taskness[:, i], t_task)
-        for i, ablation in enumerate(settings.ablations)
+        _row("class", 100 * ablation, taskness[:, i], thresholds)
+        for i, ablation in enumerate(ablations)
     ]
-    table.append(_row(RANDOM, 100 * share, random.mean(axis=1), t_task))
+    table.append(_row(RANDOM, 100 * share, random.mean(axis=1), thresholds))
     plots = {
-        "taskness": _draw_taskness(ablations, taskness, random, t_task, tolerances, share),
+        "taskness": _draw_taskness(ablations, taskness, random, thresholds, tolerances, share),
         "validation": _draw_curves(settings, found),
     }
-    return Answer(table, _reading(settings, taskness, random, t_task, tolerances), plots)
+    reading = _reading(settings, ablations, taskness, random, thresholds, tolerances)
+    return Answer(table, reading, plots)
 
 
 def _random_ablation(settings: AblationSettings) -> float:
@@ -147,33 +152,34 @@ def _random_ablation(settings: AblationSettings) -> float:
 
 
 def _row(
-    labelings: str, ablation: float, taskness: np.ndarray, t_task: np.ndarray
+    labelings: str, ablation: float, taskness: np.ndarray, thresholds: np.ndarray
 ) -> dict[str, Any]:
-    (mean, sem), (margin, margin_sem) = map(mean_and_sem, (taskness, taskness - t_task))
+    (mean, sem), (margin, margin_sem) = map(mean_and_sem, (taskness, taskness - thresholds))
     return {
         "labelings": labelings,
         "ablation_percent": ablation,
         "repeats": len(taskness),
         "taskness": float(mean),
         "taskness_sem": float(sem),
-        "t_task": float(t_task.mean()),
+        "t_task": float(thresholds.mean()),
         "margin": float(margin),
         "margin_sem": float(margin_sem),
-        "repeats_above": int((taskness > t_task).sum()),
+        "repeats_above": int((taskness > thresholds).sum()),
     }
 
 
 def _reading(
     settings: AblationSettings,
+    ablations: np.ndarray,
     taskness: np.ndarray,
     random: np.ndarray,
-    t_task: np.ndarray,
+    thresholds: np.ndarray,
     tolerances: np.ndarray,
 ) -> str:
-    n, last = len(tolerances), settings.ablations[-1]
-    n_never = int((taskness[:, 0] <= t_task).sum())
-    n_always = int((taskness > t_task[:, None]).all(axis=1).sum())
-    mean_curve = tolerance(np.array(settings.ablations), taskness.mean(axis=0), t_task.mean())
+    n, last = len(tolerances), ablations[-1]
+    n_never = int((taskness[:, 0] <= thresholds).sum())
+    n_always = int((taskness > thresholds[:, None]).all(axis=1).sum())
+    mean_curve = tolerance(ablations, taskness.mean(axis=0), thresholds.mean())
     counted = [
         f"{n_never} of the classes are no task with the right labels either and count as 0"
         if n_never
@@ -181,19 +187,20 @@ def _reading(
         f"{n_always} are still a task at {100 * last:.0f} % and count as that" if n_always else "",
     ]
     aside = "; ".join(words for words in counted if words)
-    mean, sem = mean_and_sem(tolerances)
-    side = "above" if mean > TOLERANCE_OF_SOURCE else "below"
-    clear = "" if abs(mean - TOLERANCE_OF_SOURCE) > 2 * sem else ", though by less than two s.e."
+    side = {1: "above", -1: "below", 0: "not to be told from"}[
+        sign_of(tolerances - TOLERANCE_OF_SOURCE)
+    ]
     return (
         f"A class of {settings.images.per_class} images against "
         f"{(settings.images.n_classes or 0) - 1} others stays above T_task until "
         f"{plus_minus(100 * tolerances, 1)} % of its positives are wrong (± s.e. over {n} repeats "
         f"with other classes and images{'; ' + aside if aside else ''}). That is {side} the "
-        f"tolerance of {100 * TOLERANCE_OF_SOURCE:.0f} % that the source work picks{clear}. The "
+        f"tolerance of {100 * TOLERANCE_OF_SOURCE:.0f} % that the source work picks. The "
         f"mean curve falls to T_task at {100 * mean_curve:.0f} %. Taskness is "
         f"{plus_minus(taskness[:, 0])} with the right labels and {plus_minus(taskness[:, -1])} "
-        f"with {100 * last:.0f} % wrong ones; T_task is {plus_minus(t_task)}, the "
-        f"{100 * (1 - LEVEL):.0f} % quantile of {settings.n_random} random labelings a repeat, "
+        f"with {100 * last:.0f} % wrong ones; T_task is "
+        f"{plus_minus(thresholds)}, what {100 * LEVEL:.0f} % of random labelings exceed by "
+        f"{settings.n_random} of them a repeat, "
         f"whose own expected ablation is {100 * _random_ablation(settings):.0f} % and mean "
         f"taskness {plus_minus(random.mean(axis=1))}."
     )
@@ -203,14 +210,14 @@ def _draw_taskness(
     ablations: np.ndarray,
     taskness: np.ndarray,
     random: np.ndarray,
-    t_task: np.ndarray,
+    thresholds: np.ndarray,
     tolerances: np.ndarray,
     random_ablation: float,
 ) -> Plot:
     figure, axes = plot("positives that are wrong [%]", "taskness")
     band(axes, 100 * ablations, taskness, "class labeling, ablated")
     ends = 100 * ablations[[0, -1]]
-    band(axes, ends, np.tile(t_task[:, None], 2), "T_task", marker="", color="0.4")
+    band(axes, ends, np.tile(thresholds[:, None], 2), "T_task", marker="", color="0.4")
     mean, sem = map(float, mean_and_sem(random.mean(axis=1)))
     axes.errorbar(
         100 * random_ablation,

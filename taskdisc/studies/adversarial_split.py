@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field, model_validator
 
-from taskdisc.config import ImagesSettings, SearchSettings, Settings, settings_from
+from taskdisc.config import ImagesSettings, NamedProtocol, SearchSettings, Settings, settings_from
 from taskdisc.discovery.run import find
 from taskdisc.discovery.space import Space
 from taskdisc.errors import SettingError
@@ -18,17 +18,20 @@ from taskdisc.images import ImageSet
 from taskdisc.labelings import from_hex, random_labelings, to_hex
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import figure_of, mean_and_sem, plus_minus
+from taskdisc.studies.drawing import figure_of
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
 from taskdisc.studies.images import drawn, of_classes, source_of
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.score import population_size
+from taskdisc.taskness.protocol import protocol_from
+from taskdisc.taskness.score import TrainedScorer, concatenated, population_size
 
 SPLITS = {
-    "adversarial": "discovered task",
-    "random": "random split",
+    "adversarial": "discovered labeling",
+    "like adversarial": "random split\nof its sizes",
     "control": "random labeling",
+    "like control": "random split\nof its sizes",
 }
-"""The kinds of split, and what the plot calls them."""
+"""What splits the images, each kind before the random splits of its sizes; and the plot's names."""
 
 
 class AdversarialSplitSettings(Settings):
@@ -42,6 +45,8 @@ class AdversarialSplitSettings(Settings):
     least_images: int = Field(10, ge=4)  # where both tasks agree, and where they do not
     n_models: int = Field(5, ge=1)  # networks per split
     n_random_splits: int = Field(2, ge=1)  # and as many random labelings
+    n_random: int = Field(10, ge=5)  # random labelings for T_task, which the discovered must exceed
+    protocol: NamedProtocol = protocol_from("stratified")  # of the discovered labeling's taskness
     n_steps: int = Field(100, ge=1)
     n_seeds: int = Field(3, ge=2)  # repeats: other images, classes and networks
     seed: int = Field(0, ge=0)
@@ -84,19 +89,27 @@ def measure(
     found = find(Space(images, _search(settings, seed)), pool, Progress())
     trials = [found.trials[i] for i in found.candidates]
     chosen = first_usable([t.labeling for t in trials], known, settings.least_images)
+    if chosen is None:
+        return {"positive_classes": positives, "candidate": None}
     discovered = against(known, trials[chosen].labeling)
-    train = discovered == known
     n, n_pos = settings.n_random_splits, int(known.sum())
-    controls = random_labelings(n, len(known), n_pos, rng)
+    random = random_labelings(settings.n_random, len(known), n_pos, rng)
+    scorer = TrainedScorer(images, settings.protocol, seed, pool)
+    scores = concatenated(list(scorer.score(np.vstack([discovered, random]))))
+    agreed = [discovered == known]
+    by_chance = [
+        against(known, labeling) == known
+        for labeling in random_labelings(n, len(known), n_pos, rng)
+    ]
     trains = {
-        "adversarial": train[None],
-        "random": np.array([split_like(train, known, rng) for _ in range(n)]),
-        "control": np.array([against(known, labeling) == known for labeling in controls]),
+        "adversarial": agreed,
+        "like adversarial": [split_like(agreed[0], known, rng) for _ in range(n)],
+        "control": by_chance,
+        "like control": [split_like(train, known, rng) for train in by_chance],
     }
-    seeds = rng.integers(2**31, size=(1 + 2 * n, settings.n_models))
-    called = predictions(
-        images, known, np.concatenate(list(trains.values())), seeds, settings.n_steps, pool
-    )
+    seeds = rng.integers(2**31, size=(1 + 3 * n, settings.n_models))
+    masks_of_all = np.array([mask for masks in trains.values() for mask in masks])
+    called = predictions(images, known, masks_of_all, seeds, settings.n_steps, pool)
     splits, start = {}, 0
     for kind, masks in trains.items():
         part = called[start : start + len(masks)]
@@ -108,6 +121,8 @@ def measure(
     return {
         "positive_classes": positives,
         "candidate": chosen,
+        "taskness": float(scores.taskness[0]),
+        "t_task": t_task(scores.taskness[1:]),
         "search_score": float(trials[chosen].taskness),
         "splits": splits,
         "known": to_hex(known),
@@ -153,25 +168,18 @@ def against(known: np.ndarray, labeling: np.ndarray) -> np.ndarray:
     return 1 - labeling if 2 * (labeling != known).sum() > len(known) else labeling
 
 
-def first_usable(labelings: list[np.ndarray], known: np.ndarray, least: int) -> int:
-    """The position of the first labeling that splits the images into two large enough parts.
+def first_usable(labelings: list[np.ndarray], known: np.ndarray, least: int) -> int | None:
+    """The position of the first labeling, if any, that leaves two large enough parts.
 
     Each of them, where it agrees with the known labeling and where not, has `least` images and both
     classes.
-
-    Raises:
-        SettingError: there is none.
     """
     for i, labeling in enumerate(labelings):
         agree = against(known, labeling) == known
         parts = (known[agree], known[~agree])
         if all(len(part) >= least and 0 < part.sum() < len(part) for part in parts):
             return i
-    raise SettingError(
-        f"`least_images` must leave a discovered task, got {least}: none of {len(labelings)} found "
-        "ones agrees with the known labels, and differs from them, on as many; lower it, or "
-        "set `search.tasks` higher."
-    )
+    return None
 
 
 def split_like(train: np.ndarray, known: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -247,10 +255,24 @@ def _measured(
 
 
 def answer(settings: AdversarialSplitSettings, records: list[Record]) -> Answer:
-    """Accuracy on test images by repeat and split, and the split of every repeat as arrays."""
-    table = [_row(record, kind) for record in records for kind in SPLITS]
-    arrays = {f"split-{record['seed']}": _arrays(record) for record in records}
-    return Answer(table, _reading(table), {"adversarial-split": _draw(table)}, arrays)
+    """Accuracy on test images by repeat and split, and the split of every repeat as arrays.
+
+    Without repeats in which no labeling that was found can be turned against the known one.
+
+    Raises:
+        SettingError: that was so in all of them.
+    """
+    usable = [record for record in records if record["candidate"] is not None]
+    if not usable:
+        raise SettingError(
+            f"`least_images` must leave a labeling to turn against the known one, got "
+            f"{settings.least_images}: none that was found agrees with it, and differs from it, on "
+            "as many; lower it, or set `search.tasks` higher."
+        )
+    table = [_row(record, kind) for record in usable for kind in SPLITS]
+    arrays = {f"split-{record['seed']}": _arrays(record) for record in usable}
+    reading = _reading(table, len(records) - len(usable))
+    return Answer(table, reading, {"adversarial-split": _draw(table)}, arrays)
 
 
 def _row(record: Record, kind: str) -> dict[str, Any]:
@@ -270,6 +292,8 @@ def _row(record: Record, kind: str) -> dict[str, Any]:
         "discovered_accuracy": float(values["discovered_accuracy"].mean()),
         "n_splits": len(splits),
         "n_networks": int(values["accuracy"].size),
+        "taskness": record["taskness"],
+        "t_task": record["t_task"],
         "search_score": record["search_score"],
         "positive_classes": ", ".join(record["positive_classes"]),
     }
@@ -298,31 +322,35 @@ def _of(table: list[dict[str, Any]], kind: str, name: str = "accuracy") -> np.nd
     return np.array([row[name] for row in table if row["split"] == kind])
 
 
-def _reading(table: list[dict[str, Any]]) -> str:
-    adversarial, random, control = (_of(table, kind) for kind in SPLITS)
-    gap, sem = mean_and_sem(adversarial - random)
-    if abs(gap) <= 2 * sem:
-        verdict = "which is no difference beyond two standard errors"
-    elif gap > 0:
-        verdict = "so the discovered tasks were not preferred, but helped"
-    else:
-        verdict = "so the discovered tasks drew networks away from the known ones"
-    followed = _of(table, "adversarial", "discovered_accuracy")
-    held = "most" if followed.mean() > 0.5 else "less than half"
-    apart = plus_minus(control - random, 2)
+def _reading(table: list[dict[str, Any]], n_left_out: int) -> str:
+    adversarial, like, control, like_control = (_of(table, kind) for kind in SPLITS)
+    verdict = {
+        1: "so the discovered labelings did not draw networks away, but helped",
+        0: "which a 95 % interval does not tell from none",
+        -1: "so the discovered labelings drew networks away from the known ones",
+    }[sign_of(adversarial - like)]
+    taskness, thresholds = (_of(table, "adversarial", name) for name in ("taskness", "t_task"))
+    n_tasks = int((taskness > thresholds).sum())
+    n = len(adversarial)
+    left_out = (
+        f" {n_left_out} more repeats found no labeling that agrees and differs on enough images."
+        if n_left_out
+        else ""
+    )
     return (
-        f"Trained where a discovered and the known task agree "
+        f"Trained where a discovered labeling and the known task agree "
         f"({_of(table, 'adversarial', 'n_train').mean():.0f} images; train accuracy "
         f"{plus_minus(_of(table, 'adversarial', 'train_accuracy'), 2)}), networks are right on "
         f"{plus_minus(adversarial, 2)} of the "
-        f"{_of(table, 'adversarial', 'n_test').mean():.0f} images where the two differ, and on "
-        f"{plus_minus(random, 2)} of the test images of random splits of the same sizes; chance is "
-        f"0.50. Paired, the difference is {plus_minus(adversarial - random, 2)}, {verdict}; where "
-        f"the tasks differ, networks follow the discovered one on {held} of the images "
-        f"({plus_minus(followed, 2)}). Splits by random labelings instead "
-        f"({_of(table, 'control', 'n_train').mean():.0f} train images) give "
-        f"{plus_minus(control, 2)}, which is {apart} from random splits. Means ± s.e. over "
-        f"{len(adversarial)} repeats with other images and classes."
+        f"{_of(table, 'adversarial', 'n_test').mean():.0f} images where the two differ (on all "
+        "others they say what the discovered labeling says), and on "
+        f"{plus_minus(like, 2)} of the test images of random splits of the same sizes; chance is "
+        f"0.50. Paired, the difference is {plus_minus(adversarial - like, 2)}, {verdict}. Splits "
+        f"by random labelings ({_of(table, 'control', 'n_train').mean():.0f} train images) give "
+        f"{plus_minus(control, 2)}, which is {plus_minus(control - like_control, 2)} from random "
+        f"splits of their sizes. {n_tasks} of {n} discovered labelings are above T_task "
+        f"(taskness {plus_minus(taskness)} against {plus_minus(thresholds)}). Means ± s.e. over "
+        f"{n} repeats with other images and classes.{left_out}"
     )
 
 
@@ -348,8 +376,8 @@ def _draw(table: list[dict[str, Any]]) -> Plot:
     return Plot(
         figure,
         "Accuracy on the known task of networks that were trained on the images where the "
-        "discovered task, or a random labeling, agrees with it, and tested on the others; random "
-        "splits have the sizes and classes of the discovered task's. Grey: each repeat (other "
+        "discovered labeling, or a random one, agrees with it, and tested on the others, each "
+        "beside random splits of the same sizes and classes. Grey: each repeat (other "
         f"images and classes), mean over its networks. Bars: ± s.e. over {len(values)} repeats. "
         "Dashed: chance.",
     )

@@ -11,7 +11,8 @@ from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import band, figure_of, mean_and_sem, plot, plus_minus
+from taskdisc.studies.drawing import band, figure_of, plot
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
 from taskdisc.studies.images import check_by_class, class_labelings, drawn, of_classes
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
@@ -104,15 +105,18 @@ def measure(
 
 def answer(settings: BaselineSettings, records: list[Record]) -> Answer:
     """Taskness of every class against T_task of the same repeat, and the curves beside it."""
-    t_task = np.array([np.quantile(record["random"], 1 - LEVEL) for record in records])
+    thresholds = np.array([t_task(record["random"]) for record in records])
     margins: dict[str, dict[int, float]] = {}  # of each class, by repeat
     for number, record in enumerate(records):
         for one in record["classes"]:
-            margins.setdefault(one["class"], {})[number] = one["taskness"] - t_task[number]
-    table = [_row(name, by_repeat, t_task) for name, by_repeat in margins.items()]
+            margins.setdefault(one["class"], {})[number] = one["taskness"] - thresholds[number]
+    table = [_row(name, by_repeat, thresholds) for name, by_repeat in margins.items()]
     table.sort(key=lambda row: -row["margin"])
-    reading = _reading(settings, records, table, t_task)
-    plots = {"curves": _draw_curves(settings, records), "taskness": _draw_taskness(table, t_task)}
+    reading = _reading(settings, records, table, margins, thresholds)
+    plots = {
+        "curves": _draw_curves(settings, records),
+        "taskness": _draw_taskness(table, thresholds),
+    }
     return Answer(table, reading, plots)
 
 
@@ -138,16 +142,18 @@ def _baselines(
     return constant.reshape(shape).mean(axis=1), blind.reshape(*shape, -1).mean(axis=1)
 
 
-def _row(name: str, margins: dict[int, float], t_task: np.ndarray) -> dict[str, Any]:
+def _row(name: str, margins: dict[int, float], thresholds: np.ndarray) -> dict[str, Any]:
     numbers = list(margins)
     margin = np.array(list(margins.values()))
-    (taskness, taskness_sem), (mean, sem) = map(mean_and_sem, (margin + t_task[numbers], margin))
+    (taskness, taskness_sem), (mean, sem) = map(
+        mean_and_sem, (margin + thresholds[numbers], margin)
+    )
     return {
         "class": name,
         "repeats": len(numbers),
         "taskness": float(taskness),
         "taskness_sem": _known(taskness_sem),
-        "t_task": float(t_task[numbers].mean()),
+        "t_task": float(thresholds[numbers].mean()),
         "margin": float(mean),
         "margin_sem": _known(sem),
         "repeats_above": int((margin > 0).sum()),
@@ -162,15 +168,16 @@ def _reading(
     settings: BaselineSettings,
     records: list[Record],
     table: list[dict[str, Any]],
-    t_task: np.ndarray,
+    margins: dict[str, dict[int, float]],
+    thresholds: np.ndarray,
 ) -> str:
     n, n_classes = len(records), len(records[0]["classes"])
     against = (
-        f"T_task, the {100 * (1 - LEVEL):.0f} % quantile of {settings.n_random} random labelings "
-        f"of the same images, is {plus_minus(t_task)}"
+        f"T_task, what {100 * LEVEL:.0f} % of random labelings exceed by {settings.n_random} of "
+        f"them on the same images, is {plus_minus(thresholds)}"
     )
     if not settings.classes:
-        over = _per_repeat(records) - t_task
+        over = _per_repeat(records) - thresholds
         above = sum(row["repeats_above"] for row in table)
         return (
             f"In {n} repeats with {n_classes} other classes each, {above} of {n * n_classes} "
@@ -179,18 +186,18 @@ def _reading(
             f"'{table[0]['class']}', {table[0]['margin']:+.3f}; lowest: '{table[-1]['class']}', "
             f"{table[-1]['margin']:+.3f}."
         )
-    sure = [row for row in table if row["margin"] > 2 * row["margin_sem"]]
-    below = [row for row in table if row["margin"] <= 0]
-    others = [row for row in table if row not in sure and row not in below]
     groups = {
-        "by more than two s.e.": sure,
-        "by less than two s.e., so that chance may be all there is": others,
+        1: "clearly exceed T_task",
+        0: "cannot be told from T_task",
+        -1: "clearly stay below T_task",
     }
-    said = [f"{_margins(rows)} exceed T_task {how}" for how, rows in groups.items() if rows]
-    said += [f"{_margins(below)} do not exceed it"] if below else []
+    said = []
+    for sign, how in groups.items():
+        rows = [row for row in table if sign_of(list(margins[row["class"]].values())) == sign]
+        said += [f"{_margins(rows)} {how}"] if rows else []
     return (
-        f"{'; '.join(said)} (taskness less T_task, ± s.e. over {n} repeats with other images and "
-        f"splits); {against}."
+        f"{'; '.join(said)} (by 95 % intervals; taskness less T_task, ± s.e. over {n} "
+        f"repeats with other images and splits); {against}."
     )
 
 
@@ -238,19 +245,27 @@ def _draw_panel(axes: "Axes", curves: dict[str, np.ndarray]) -> None:
         band(axes, x, values, label, linestyle=line, marker="")
 
 
-def _draw_taskness(table: list[dict[str, Any]], t_task: np.ndarray) -> Plot:
+def _draw_taskness(table: list[dict[str, Any]], thresholds: np.ndarray) -> Plot:
     figure, axes = plot("class", "taskness")
     x = np.arange(len(table))
     bars = [row["taskness_sem"] or 0.0 for row in table]
     axes.errorbar(x, [row["taskness"] for row in table], yerr=bars, linestyle="", capsize=3)
     axes.set_xticks(x, [row["class"] for row in table], rotation=45 if len(table) > 6 else 0)
     ends = np.array([-0.5, len(table) - 0.5])
-    band(axes, ends, t_task[:, None] + 0.0 * ends, "T_task", linestyle="--", marker="", color="0.4")
+    band(
+        axes,
+        ends,
+        thresholds[:, None] + 0.0 * ends,
+        "T_task",
+        linestyle="--",
+        marker="",
+        color="0.4",
+    )
     axes.set_xlim(*ends)
     axes.legend()
     return Plot(
         figure,
-        f"Taskness of every class against the others. Bars and band: ± s.e. over {len(t_task)} "
+        f"Taskness of every class against the others. Bars and band: ± s.e. over {len(thresholds)} "
         "repeats; a class that only one repeat drew has no bar.",
     )
 

@@ -10,6 +10,7 @@ from taskdisc.config import ImagesSettings, SearchSettings, Settings, settings_f
 from taskdisc.discovery.classes import RECOVERED, best_class
 from taskdisc.discovery.run import find
 from taskdisc.discovery.space import Space
+from taskdisc.errors import SettingError
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import plot
@@ -35,7 +36,17 @@ class RecoverySettings(Settings):
 
 
 def cells(settings: RecoverySettings) -> list[Cell]:
-    """One per size, image set and search."""
+    """One per size, image set and search.
+
+    Raises:
+        SettingError: a size that cannot be divided evenly among the classes.
+    """
+    for n_images in settings.n_images:
+        if n_images % settings.n_classes:
+            raise SettingError(
+                f"`n_images` must be multiples of `n_classes` = {settings.n_classes}, for the "
+                f"positives to be as many as a class has images, got {n_images}."
+            )
     return [
         {"n_images": n_images, "images_seed": image_seed, "search": name}
         for n_images in settings.n_images
@@ -112,7 +123,7 @@ def _draw(table: list[dict[str, Any]]) -> Plot:
         axes.errorbar(
             sizes,
             [np.mean(c) for c in counts],
-            yerr=[np.std(c) for c in counts],
+            yerr=[np.std(c, ddof=min(1, len(c) - 1)) for c in counts],
             capsize=3,
             label=name,
         )

@@ -49,7 +49,8 @@ def measure(
 ) -> dict[str, Any]:
     """Correlation of closed forms with trained taskness on one image set, by kernel and ridge.
 
-    Left out one at a time, as in a search, and on the very splits of the first ten trainings.
+    Left out one at a time, as in a search, and on the splits of the first ten trainings (of up to
+    200 images).
     `exponent` brings it to trained taskness, see `calibrated`; `noise_limit` is the correlation of
     a perfect predictor, from two halves of the trainings.
     """
@@ -75,12 +76,14 @@ def measure(
                     "ridge": ridge,
                     "spearman": spearman(score, trained),
                     "spearman_sd": bootstrap_sd(score, trained, rng),
-                    "not_random": spearman(score[planned], trained[planned]),
+                    "not_random": spearman(score[planned], trained[planned])
+                    if planned.sum() > 2
+                    else None,
                     "pearson": float(np.corrcoef(score, trained)[0, 1]),
                     "on_splits": spearman(on_splits, trained),
                     "exponent": _exponent(score, trained),
                     # Spearman & Brown: from half of the trainings to all of them.
-                    "noise_limit": float(np.sqrt(2 * halves / (1 + halves))),
+                    "noise_limit": float(np.sqrt(max(2 * halves / (1 + halves), 0))),
                     "n_labelings": len(panel),
                 }
             )

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taskdisc.studies.estimates import mean_and_sem
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -59,19 +61,3 @@ def band(
     if np.isfinite(sem).any():
         low, high = mean - sem, mean + sem
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
-
-
-def mean_and_sem(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard error over the first axis, NaN left out; a single value has no error."""
-    n = np.isfinite(values).sum(axis=0)
-    total = np.nansum(values, axis=0)
-    mean = np.divide(total, n, out=np.full(total.shape, np.nan), where=n > 0)
-    squares = np.nansum((values - mean) ** 2, axis=0)
-    sem = np.sqrt(np.divide(squares, n * (n - 1.0), out=np.full(total.shape, np.nan), where=n > 1))
-    return mean, sem
-
-
-def plus_minus(values: Sequence[float] | np.ndarray, digits: int = 3) -> str:
-    """`mean ± standard error` of some repeats."""
-    mean, sem = mean_and_sem(np.asarray(values, dtype=float))
-    return f"{mean:.{digits}f}" + (f" ± {sem:.{digits}f}" if np.isfinite(sem) else "")

@@ -66,10 +66,24 @@ def check_by_class(settings: ImagesSettings, protocol: Protocol) -> None:
             f"`images.per_class` must be at least `protocol.n_folds` = {protocol.n_folds}, got "
             f"{settings.per_class}; the source work takes 50."
         )
-    if protocol.images(n_classes * per_class) < n_classes * per_class:
+    check_folds(protocol, n_classes * per_class)
+
+
+def check_folds(protocol: Protocol, n_images: int) -> None:
+    """Refuse a protocol that takes fewer images, or leaves a fold without positives to chance.
+
+    Raises:
+        SettingError: it does.
+    """
+    if protocol.images(n_images) < n_images:
         raise SettingError(
-            "`protocol.most_images` must be 0, for the study is of all "
-            f"{n_classes * per_class} images, got {protocol.most_images}."
+            f"`protocol.most_images` must be 0, for the study is of all {n_images} images, got "
+            f"{protocol.most_images}."
+        )
+    if protocol.splits != "stratified":
+        raise SettingError(
+            "`protocol.splits` must be stratified, for every fold to have positives, got "
+            f"{protocol.splits!r}."
         )
 
 
@@ -111,12 +125,13 @@ def of_classes(
 
 
 def one_against_rest(
-    settings: ImagesSettings, n_pos: int, n_neg: int, seed: int
+    settings: ImagesSettings, n_pos: int, n_neg: int, seed: int, most_pos: int
 ) -> tuple[ImageSet, np.ndarray]:
     """`n_pos` images of one class, then `n_neg` of any other, and the labeling uint8 [n_images].
 
-    The class is `class_a`, or drawn from those with enough images; negatives are drawn from all
-    images of other classes.
+    The class is `class_a`, or drawn from those with `most_pos` images, the most that any image set
+    of the study takes, so that the same seed has the same class in all of them. Negatives are drawn
+    from all images of other classes.
 
     Raises:
         SettingError: there is no such class.
@@ -127,13 +142,12 @@ def one_against_rest(
     labels, names = source.targets[target], source.classes[target]
     rng = np.random.default_rng(seed)
     if settings.class_a is None:
-        # In one order for all sizes, so that the same seed has the same class in all of them.
         counts = np.bincount(labels, minlength=len(names))
-        class_a = next((i for i in rng.permutation(len(names)) if counts[i] >= n_pos), None)
+        class_a = next((i for i in rng.permutation(len(names)) if counts[i] >= most_pos), None)
         if class_a is None:
             most = int(counts.argmax())
             raise ImageSetError(
-                f"a class must have {n_pos} images for its labeling, and the largest, "
+                f"a class must have {most_pos} images for its labeling, and the largest, "
                 f"'{names[most]}', has {counts[most]}; use fewer images, or classes of another "
                 "`images.target`."
             )

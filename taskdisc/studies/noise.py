@@ -8,6 +8,7 @@ from pydantic import Field
 from taskdisc.config import SearchSettings, Settings
 from taskdisc.discovery.run import run_search
 from taskdisc.images import ImageSet
+from taskdisc.labelings import n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import plot
@@ -20,7 +21,7 @@ class NoiseSettings(Settings):
 
     n_sets: int = Field(4, ge=1)
     n_images: int = Field(50, ge=10)
-    # Small confirmations, for there are many of them; images, ratio and seed are the study's.
+    # Small confirmations, for there are many of them; images and seed are the study's.
     search: SearchSettings = SearchSettings.model_validate(
         {"tasks": 1, "confirm": {"n_splits": 20, "n_random": 60, "random_splits": 5}}
     )
@@ -29,6 +30,7 @@ class NoiseSettings(Settings):
 
 def cells(settings: NoiseSettings) -> list[Cell]:
     """One per image set."""
+    n_positives(settings.n_images, settings.search.ratio)
     return [{"set": number} for number in range(settings.n_sets)]
 
 

@@ -10,12 +10,14 @@ from taskdisc.errors import SettingError
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import MARKERS, band, figure_of, mean_and_sem
-from taskdisc.studies.images import check_not_given, one_against_rest
+from taskdisc.studies.drawing import MARKERS, band, figure_of
+from taskdisc.studies.estimates import interval, mean_and_sem, sign_of
+from taskdisc.studies.images import check_folds, check_not_given, one_against_rest
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.score import (
     Splits,
     all_splits,
+    check_scorable,
     losses_of,
     mean_losses,
     read_out,
@@ -29,9 +31,6 @@ READ_OUTS = {"taskness": "taskness", "auc": "area under the ROC curve"}
 """What is read out of the same trainings, and its name on an axis."""
 
 CHANCE = {"taskness": 0.0, "auc": 0.5}
-
-N_DRAWS = 1000
-"""Bootstrap draws of the repeats, for the intervals of the fit."""
 
 _LEAST_LOSS = 1e-12
 """A loss [nats] below which a network is as sure as float32 can tell."""
@@ -65,6 +64,8 @@ def cells(settings: PositivesSettings) -> list[Cell]:
         SettingError: fewer positives than folds, so that some would validate on none.
     """
     check_not_given(settings.images, "n_images", "n_classes", "per_class")
+    n_images = settings.n_positives[-1] * (settings.ratios[-1] + 1)
+    check_folds(settings.protocol, n_images)
     if settings.n_positives[0] < settings.protocol.n_folds:
         raise SettingError(
             "`n_positives` must be at least `protocol.n_folds` = "
@@ -82,7 +83,7 @@ def cells(settings: PositivesSettings) -> list[Cell]:
 
 def _check(settings: PositivesSettings) -> None:
     n_pos, ratio = settings.n_positives[-1], settings.ratios[-1]
-    one_against_rest(settings.images, n_pos, n_pos * ratio, settings.images.seed)
+    one_against_rest(settings.images, n_pos, n_pos * ratio, settings.images.seed, n_pos)
 
 
 def measure(
@@ -94,13 +95,18 @@ def measure(
 
     n_pos, k, device = cell["n_positives"], cell["seed"], pool.devices[0]
     images, labeling = one_against_rest(
-        settings.images, n_pos, n_pos * cell["ratio"], settings.images.seed + k
+        settings.images,
+        n_pos,
+        n_pos * cell["ratio"],
+        settings.images.seed + k,
+        settings.n_positives[-1],
     )
     rng = np.random.default_rng([settings.seed, k, n_pos, cell["ratio"]])
     random = random_labelings(settings.n_random, len(images), n_pos, rng)
     protocol = settings.protocol
     n_steps = protocol.steps(len(images))
     splits = all_splits(protocol, np.vstack([labeling, random]), settings.seed + k)
+    check_scorable(len(images), protocol, pool)
     patches = lay_out(standardised(np.asarray(images.images)).to(device))
     means, areas, done = [], [], 0
     for losses in losses_of(patches, splits, n_steps, protocol.lr, device):
@@ -136,7 +142,8 @@ def validation_auc(losses: np.ndarray, splits: Splits) -> np.ndarray:
     """
     from scipy.stats import rankdata
 
-    # The log-odds of the label, turned for negatives; equal orders, and exact near 0 and 1.
+    # The log-odds of the label, turned for negatives: of the same order as the probability, and
+    # finer near 1, up to the 16 or so that float32 losses can tell.
     odds = -np.log(np.expm1(np.maximum(losses.astype(np.float64), _LEAST_LOSS)))
     odds = np.where(splits.labels == 1, odds, -odds)
     areas = []
@@ -156,7 +163,9 @@ def answer(settings: PositivesSettings, records: list[Record]) -> Answer:
     crossed = {
         name: np.array(
             [
-                found[n_pos, ratio, k][name]
+                # Less random labelings of the same images: the best of a noisy curve is
+                # optimistic, and the more so the fewer positives validate.
+                found[n_pos, ratio, k][name] - np.mean(found[n_pos, ratio, k][f"random_{name}"])
                 for k in range(settings.n_seeds)
                 for n_pos in settings.n_positives
                 for ratio in settings.ratios
@@ -164,15 +173,14 @@ def answer(settings: PositivesSettings, records: list[Record]) -> Answer:
         ).reshape(shape)
         for name in READ_OUTS
     }
-    rng = np.random.default_rng([settings.seed, 1])
-    fits = {name: fitted(settings, values, rng) for name, values in crossed.items()}
+    fits = {name: fitted(settings, values) for name, values in crossed.items()}
     table = [
         _row(n_pos, ratio, [found[n_pos, ratio, k] for k in range(settings.n_seeds)])
         for n_pos in settings.n_positives
         for ratio in settings.ratios
     ]
     plots = {
-        "positives": _draw_read_outs(settings, crossed, found),
+        "positives": _draw_read_outs(settings, found),
         "curves": _draw_curves(settings, found),
     }
     return Answer(table, _reading(settings, fits, table), plots)
@@ -197,66 +205,69 @@ def _row(n_pos: int, ratio: int, group: list[Record]) -> dict[str, Any]:
     return row
 
 
-def fitted(settings: PositivesSettings, values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """What doubling the positives and doubling the negatives adds to a read-out.
+def fitted(settings: PositivesSettings, values: np.ndarray) -> np.ndarray:
+    """What doubling the positives and doubling the negatives adds, in each repeat [n_seeds, 2].
 
     Least squares of values [n_seeds, n_numbers, n_ratios] on an intercept, log2 of the positives
-    and log2 of the negatives. The interval is the bootstrap's, which draws repeats as wholes.
-
-    Returns:
-        Estimate, lower and upper end of its 95 % interval, for positives and negatives [2, 3].
+    and log2 of the negatives.
     """
     n_pos, ratios = np.meshgrid(settings.n_positives, settings.ratios, indexing="ij")
     design = np.stack(
         [np.ones(n_pos.size), np.log2(n_pos).ravel(), np.log2(n_pos * ratios).ravel()], axis=1
     )
-    solve = np.linalg.pinv(design)
-    by_repeat = values.reshape(len(values), -1) @ solve.T  # [repeat, coefficient]
-    drawn = by_repeat[rng.integers(0, len(values), (N_DRAWS, len(values)))].mean(axis=1)
-    ends = np.quantile(drawn, [0.025, 0.975], axis=0)
-    return np.stack([by_repeat.mean(axis=0), *ends], axis=1)[1:]
+    return values.reshape(len(values), -1) @ np.linalg.pinv(design).T[:, 1:]
 
 
 def _reading(
     settings: PositivesSettings, fits: dict[str, np.ndarray], table: list[dict[str, Any]]
 ) -> str:
     sentences = []
-    for name, (positives, negatives) in fits.items():
-        more = "positives" if abs(positives[0]) > abs(negatives[0]) else "negatives"
+    for name, fit in fits.items():
+        more = {
+            1: "the positives matter more",
+            -1: "the negatives matter more",
+            0: "which of them matters more cannot be told",
+        }[sign_of(np.abs(fit[:, 0]) - np.abs(fit[:, 1]))]
         sentences.append(
             f"By {READ_OUTS[name]}, doubling the positives while the negatives stay "
-            f"{_effect(positives)}, doubling the negatives while the positives stay "
-            f"{_effect(negatives)}; the {more} matter more"
+            f"{_effect(fit[:, 0])}, doubling the negatives while the positives stay "
+            f"{_effect(fit[:, 1])}; {more}"
         )
     random = ", ".join(
         f"{np.mean([row[f'random_{name}'] for row in table]):.3f} by {READ_OUTS[name]}"
         for name in READ_OUTS
     )
     return (
-        f"{'. '.join(sentences)}. (Least squares over {len(table)} combinations of "
+        f"{'. '.join(sentences)}. (Both read-outs less those of random labelings of the same "
+        f"images, which have {random}; least squares over {len(table)} combinations of "
         f"{settings.n_positives[0]} to {settings.n_positives[-1]} positives and ratios of "
-        f"1:{settings.ratios[0]} to 1:{settings.ratios[-1]}; in brackets 95 % bootstrap intervals "
-        f"over {settings.n_seeds} repeats with other classes and images. To double both is to keep "
-        f"the ratio.) Random labelings have {random}: the best of a noisy curve is optimistic."
+        f"1:{settings.ratios[0]} to 1:{settings.ratios[-1]}; in brackets 95 % intervals over "
+        f"{settings.n_seeds} repeats with other classes and images. To double both is to keep the "
+        "ratio.)"
     )
 
 
-def _effect(estimate: np.ndarray) -> str:
-    value, low, high = estimate
-    verb = "adds" if value >= 0 else "takes"
-    unsure = ", so it may do nothing" if low <= 0 <= high else ""
-    return f"{verb} {abs(value):.3f} [{low:+.3f}, {high:+.3f}]{unsure}"
+def _effect(estimates: np.ndarray) -> str:
+    low, high = interval(estimates)
+    verb = "adds" if estimates.mean() >= 0 else "takes"
+    unsure = "" if sign_of(estimates) else ", so it may do nothing"
+    return f"{verb} {abs(estimates.mean()):.3f} [{low:+.3f}, {high:+.3f}]{unsure}"
 
 
 def _draw_read_outs(
     settings: PositivesSettings,
-    crossed: dict[str, np.ndarray],
     found: dict[tuple[int, int, int], Record],
 ) -> Plot:
     figure, both = figure_of(2, width=5.0)
-    for axes, (name, values) in zip(both, crossed.items(), strict=True):
-        for i, n_pos in enumerate(settings.n_positives):
-            band(axes, settings.ratios, values[:, i], f"{n_pos} positives")
+    for axes, name in zip(both, READ_OUTS, strict=True):
+        for n_pos in settings.n_positives:
+            values = np.array(
+                [
+                    [found[n_pos, ratio, k][name] for ratio in settings.ratios]
+                    for k in range(settings.n_seeds)
+                ]
+            )
+            band(axes, settings.ratios, values, f"{n_pos} positives")
         random = [
             np.mean([np.mean(r[f"random_{name}"]) for r in found.values() if r["ratio"] == ratio])
             for ratio in settings.ratios

@@ -11,7 +11,8 @@ from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import COLOURS, band, figure_of, mean_and_sem, plus_minus
+from taskdisc.studies.drawing import COLOURS, band, figure_of
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.protocol import Protocol
@@ -297,7 +298,7 @@ def _against(difference: np.ndarray) -> str:
     """A difference in words: `0.120 ± 0.010 lower than`."""
     mean, sem = mean_and_sem(difference)
     size = f"{abs(mean):.3f} ± {sem:.3f}"
-    doubt = "" if abs(mean) > 2 * sem else " (less than two s.e.)"
+    doubt = "" if sign_of(difference) else " (which 95 % intervals do not tell from 0)"
     return f"{size} {'higher' if mean > 0 else 'lower'}{doubt} than"
 
 

@@ -11,7 +11,8 @@ from taskdisc.errors import SettingError
 from taskdisc.labelings import encode, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import band, figure_of, plus_minus
+from taskdisc.studies.drawing import band, figure_of
+from taskdisc.studies.estimates import interval, plus_minus
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL
@@ -36,10 +37,10 @@ ATTRIBUTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 The images with the most of it are the positives of an attribute's labeling.
 """
 
-KINDS = ("class", "attribute", "random")
+_LEAST_RANGE = 1e-6
+"""Below it the amounts of an attribute differ by rounding alone."""
 
-N_DRAWS = 1000
-"""Bootstrap draws of the image sets, for the interval of an AUC."""
+KINDS = ("class", "attribute", "random")
 
 
 def _excess(pixels: np.ndarray, channel: int) -> np.ndarray:
@@ -87,7 +88,7 @@ def measure(
     classes = class_labelings(images, settings.images.target)
     n_pos = int(next(iter(classes.values())).sum())
     pixels = np.asarray(images.images) / 255
-    attributes = {name: encode(of(pixels), n_pos) for name, of in ATTRIBUTES.items()}
+    attributes = attribute_labelings(pixels, n_pos)
     rng = np.random.default_rng([settings.seed, k])
     random = random_labelings(settings.n_random, len(images), n_pos, rng)
     labelings = np.array([*classes.values(), *attributes.values(), *random])
@@ -101,6 +102,20 @@ def measure(
     }
 
 
+def attribute_labelings(pixels: np.ndarray, n_pos: int) -> dict[str, np.ndarray]:
+    """The labeling uint8 [n_images] of each attribute of pixels in [0, 1], [n_images, H, W, 3].
+
+    Without attributes that the images do not differ in, as grey ones do not in their colours: ties
+    would be broken by the order of the images, which is that of their classes.
+    """
+    amounts = {name: of(pixels) for name, of in ATTRIBUTES.items()}
+    return {
+        name: encode(amount, n_pos)
+        for name, amount in amounts.items()
+        if np.ptp(amount) > _LEAST_RANGE
+    }
+
+
 def answer(settings: RealVsRandomSettings, records: list[Record]) -> Answer:
     """Distributions of taskness, ROC and AUC of two kinds against the third, and error rates.
 
@@ -108,8 +123,10 @@ def answer(settings: RealVsRandomSettings, records: list[Record]) -> Answer:
     rates of a set are counted.
     """
     scores = {kind: [np.array([*record[kind].values()]) for record in records] for kind in KINDS}
-    rng = np.random.default_rng([settings.seed, 1])
-    areas = {kind: _auc_interval(scores[kind], scores["random"], rng) for kind in KINDS[:2]}
+    areas = {
+        kind: [auc(s, random) for s, random in zip(scores[kind], scores["random"], strict=True)]
+        for kind in KINDS[:2]
+    }
     thresholds = [_t_task(scores["random"], without=i) for i in range(len(records))]
     above = {
         kind: np.array([(s > t).mean() for s, t in zip(scores[kind], thresholds, strict=True)])
@@ -144,31 +161,17 @@ def auc(positives: np.ndarray, negatives: np.ndarray) -> float:
     return float(higher + (positives[:, None] == negatives).mean() / 2)
 
 
-def _auc_interval(
-    kind: list[np.ndarray], random: list[np.ndarray], rng: np.random.Generator
-) -> tuple[float, float, float]:
-    """AUC of all labelings of a kind against all random ones, with its 95 % bootstrap interval."""
-    n = len(kind)
-    drawn_areas = []
-    for _ in range(N_DRAWS):
-        draw = rng.integers(0, n, n)
-        drawn_areas.append(
-            auc(np.concatenate([kind[i] for i in draw]), np.concatenate([random[i] for i in draw]))
-        )
-    low, high = np.quantile(drawn_areas, [0.025, 0.975])
-    return auc(np.concatenate(kind), np.concatenate(random)), float(low), float(high)
-
-
 def _reading(
     scores: dict[str, list[np.ndarray]],
-    areas: dict[str, tuple[float, float, float]],
+    areas: dict[str, list[float]],
     above: dict[str, np.ndarray],
 ) -> str:
     n = len(scores["random"])
     means = {kind: plus_minus([s.mean() for s in sets]) for kind, sets in scores.items()}
     told = " and ".join(
-        f"{area:.3f} [{low:.3f}, {high:.3f}] for {kind} labelings"
-        for kind, (area, low, high) in areas.items()
+        f"{np.mean(of_sets):.3f} [{low:.3f}, {min(high, 1):.3f}] for {kind} labelings"
+        for kind, of_sets in areas.items()
+        for low, high in [interval(of_sets)]
     )
     missed = " and ".join(
         f"{plus_minus(100 * (1 - above[kind]), 1)} % of the {kind} labelings" for kind in areas
@@ -176,7 +179,7 @@ def _reading(
     return (
         f"Class labelings have a taskness of {means['class']}, attribute labelings of "
         f"{means['attribute']}, random ones of {means['random']}. Taskness tells them from random "
-        f"labelings with an AUC of {told} (95 % bootstrap intervals over image sets). T_task, the "
+        f"labelings with an AUC of {told} (means of the image sets, 95 % intervals). T_task, the "
         f"{100 * (1 - LEVEL):.0f} % quantile of random labelings, is "
         f"{_t_task(scores['random']):.3f}; calibrated on all other image sets, it takes "
         f"{plus_minus(100 * above['random'], 1)} % of a set's random labelings for tasks and "

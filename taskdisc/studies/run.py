@@ -13,7 +13,15 @@ from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
 from taskdisc.files import write_atomic, write_npz
-from taskdisc.folder import CONFIG, REPORT, locked, made_by, make_folder
+from taskdisc.folder import (
+    CONFIG,
+    REPORT,
+    check_images,
+    check_settings,
+    locked,
+    made_by,
+    make_folder,
+)
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -104,11 +112,52 @@ def new_study(
         RunFolderError: `out` holds something already, or cannot be made.
     """
     row = study_named(name)
-    row.cells(settings)
+    cells_of(row, settings)
     source = source_of(settings.images, progress) if hasattr(settings, "images") else None
     row.check(settings)
     made = make_folder(out, f"study-{name}", MADE_BY + name, settings, source, pool)
     return StudyFolder(made)
+
+
+def open_study(path: Path, progress: Progress) -> StudyFolder:
+    """The folder of a study to go on with.
+
+    Args:
+        path: The folder.
+        progress: Told of the images that are read.
+
+    Raises:
+        RunFolderError: no study, one that another process writes to, or a damaged one; other
+            settings or images than it was started with.
+        ImageSetError: the images are missing or unreadable.
+    """
+    folder = StudyFolder(path)
+    try:
+        check_settings(path)
+        if hasattr(folder.settings, "images"):
+            check_images(path, source_of(folder.settings.images, progress))
+    except BaseException:
+        folder.close()
+        raise
+    return folder
+
+
+def cells_of(row: Study, settings: Settings) -> list[Cell]:
+    """The cells of a study, each once.
+
+    Raises:
+        SettingError: settings that cannot be measured, or that name a cell twice.
+    """
+    cells = row.cells(settings)
+    keys = [_key(cell) for cell in cells]
+    for cell in cells:
+        if keys.count(_key(cell)) > 1:
+            named = ", ".join(f"{name} = {value}" for name, value in cell.items())
+            raise SettingError(
+                f"the settings of a study must name every cell once, got two of {named}; each "
+                "would count as a repeat."
+            )
+    return cells
 
 
 def study_of(path: Path) -> tuple[str, Settings]:
@@ -164,7 +213,7 @@ def measure_cells(
     """
     log = MemoryJournal() if log is None else log
     row = STUDIES[name]
-    cells = row.cells(settings)
+    cells = cells_of(row, settings)
     known = _known(cells, log.lines)
     missing = [
         _Work(name, settings, number, cell)

@@ -24,6 +24,10 @@ FRESH = 1_000_003
 """Added to the seed for the confirming splits, so that no search has used them."""
 
 
+RANDOM = "random labelings"
+"""Stands among the searches of a cell for labelings that nothing has found."""
+
+
 class ComparisonSettings(Settings):
     """The searches, by name, and the image sets that each of them gets."""
 
@@ -48,6 +52,8 @@ class ComparisonSettings(Settings):
     @field_validator("searches")
     @classmethod
     def _of_one_ratio(cls, searches: dict[str, SearchSettings]) -> dict[str, SearchSettings]:
+        if RANDOM in searches:
+            raise SettingError(f"`searches` must have other names than {RANDOM!r}; rename it.")
         ratios = sorted({search.ratio for search in searches.values()})
         if len(ratios) > 1:
             raise SettingError(
@@ -55,10 +61,6 @@ class ComparisonSettings(Settings):
                 f"got {', '.join(map(str, ratios))}."
             )
         return searches
-
-
-RANDOM = "random labelings"
-"""Stands among the searches of a cell for labelings that nothing has found."""
 
 
 def cells(settings: ComparisonSettings) -> list[Cell]:
@@ -91,7 +93,8 @@ def measure(
         )
     else:
         start = time.perf_counter()
-        found = find(Space(images, settings.searches[cell["search"]]), pool, progress)
+        search = settings.searches[cell["search"]].model_copy(update={"seed": settings.seed})
+        found = find(Space(images, search), pool, progress)
         best = found.trials[found.candidates[0]]
         record |= {
             "labelings": len(found.trials),

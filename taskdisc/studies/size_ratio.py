@@ -1,7 +1,6 @@
 """How do data set size and class ratio matter? One class against the rest, at each of both."""
 
 from dataclasses import replace
-from statistics import NormalDist
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -12,10 +11,10 @@ from taskdisc.errors import SettingError
 from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import band, figure_of, mean_and_sem, plus_minus
-from taskdisc.studies.images import check_not_given, one_against_rest
+from taskdisc.studies.drawing import band, figure_of
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.images import check_folds, check_not_given, one_against_rest
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.confirm import LEVEL
 from taskdisc.taskness.score import TrainedScorer, concatenated
 
 if TYPE_CHECKING:
@@ -24,6 +23,10 @@ if TYPE_CHECKING:
 
 LEAST_RANDOM = 3
 """Random labelings of a size and ratio whose spread can be told at all."""
+
+ABOVE = "above"
+VERDICTS = {1: ABOVE, 0: "undecided", -1: "below"}
+"""Where the 95 % interval of taskness lies against T_task."""
 
 SOURCE_IMAGES, SOURCE_RATIO = 400, 19
 """Beyond this ratio the source work finds generalisation lost, with this many images."""
@@ -51,6 +54,7 @@ def cells(settings: SizeRatioSettings) -> list[Cell]:
         SettingError: nothing is left, or too few random labelings to calibrate on.
     """
     check_not_given(settings.images, "n_images", "n_classes", "per_class")
+    check_folds(settings.protocol, max(settings.sizes))
     if settings.n_seeds * settings.n_random < LEAST_RANDOM:
         raise SettingError(
             f"`n_seeds` times `n_random` must be at least {LEAST_RANDOM}, for the spread of random "
@@ -76,7 +80,12 @@ def cells(settings: SizeRatioSettings) -> list[Cell]:
 def _check(settings: SizeRatioSettings) -> None:
     for n_images, ratio in {(cell["n_images"], cell["ratio"]) for cell in cells(settings)}:
         n_pos = positives_of(n_images, ratio)
-        one_against_rest(settings.images, n_pos, n_images - n_pos, settings.images.seed)
+        most = _most_positives(settings)
+        one_against_rest(settings.images, n_pos, n_images - n_pos, settings.images.seed, most)
+
+
+def _most_positives(settings: SizeRatioSettings) -> int:
+    return max(positives_of(cell["n_images"], cell["ratio"]) for cell in cells(settings))
 
 
 def positives_of(n_images: int, ratio: int) -> int:
@@ -91,7 +100,11 @@ def measure(
     n_images, k = cell["n_images"], cell["seed"]
     n_pos = positives_of(n_images, cell["ratio"])
     images, labeling = one_against_rest(
-        settings.images, n_pos, n_images - n_pos, settings.images.seed + k
+        settings.images,
+        n_pos,
+        n_images - n_pos,
+        settings.images.seed + k,
+        _most_positives(settings),
     )
     rng = np.random.default_rng([settings.seed, k, n_images, n_pos])
     labelings = np.vstack([labeling, random_labelings(settings.n_random, n_images, n_pos, rng)])
@@ -107,8 +120,8 @@ def measure(
 def answer(settings: SizeRatioSettings, records: list[Record]) -> Answer:
     """Taskness per size and ratio, beside the threshold of random labelings of the same.
 
-    T_task is the normal quantile, mean + 1.645 s.d. of the random labelings of that size and ratio,
-    for an empirical quantile of so few is crude.
+    T_task is what 5 % of random labelings of that size and ratio exceed, by the spread of those
+    that were scored; taskness is above it where the 95 % interval over the repeats is.
     """
     groups: dict[tuple[int, int], list[Record]] = {}
     for record in records:
@@ -124,7 +137,7 @@ def answer(settings: SizeRatioSettings, records: list[Record]) -> Answer:
 def _row(n_images: int, ratio: int, group: list[Record]) -> dict[str, Any]:
     taskness = np.array([record["taskness"] for record in group])
     random = np.concatenate([record["random"] for record in group])
-    threshold = normal_quantile(random, 1 - LEVEL)
+    threshold = t_task(random)
     mean, sem = mean_and_sem(taskness)
     return {
         "n_images": n_images,
@@ -136,24 +149,20 @@ def _row(n_images: int, ratio: int, group: list[Record]) -> dict[str, Any]:
         "random_sd": float(random.std(ddof=1)),
         "n_random": len(random),
         "threshold": threshold,
+        "verdict": VERDICTS[sign_of(taskness - threshold)],
         "share_above": float((taskness > threshold).mean()),
         "n_seeds": len(group),
     }
 
 
-def normal_quantile(values: np.ndarray, level: float) -> float:
-    """The quantile of a normal distribution with the mean and s.d. of some values."""
-    return float(values.mean() + NormalDist().inv_cdf(level) * values.std(ddof=1))
-
-
-def is_above(row: dict[str, Any]) -> bool:
-    """Whether the mean taskness of a size and ratio exceeds its threshold."""
-    return bool(row["taskness_mean"] > row["threshold"])
-
-
 def boundary(rows: list[dict[str, Any]]) -> int | None:
-    """The largest ratio of some rows that is still above its threshold, if any is."""
-    return max((row["ratio"] for row in rows if is_above(row)), default=None)
+    """The last ratio, upward from the lowest, before taskness is no longer above T_task."""
+    last = None
+    for row in rows:
+        if row["verdict"] != ABOVE:
+            break
+        last = row["ratio"]
+    return last
 
 
 def _reading(table: list[dict[str, Any]], values: dict[tuple[int, int], list[float]]) -> str:
@@ -161,10 +170,10 @@ def _reading(table: list[dict[str, Any]], values: dict[tuple[int, int], list[flo
     by_size = {size: [row for row in table if row["n_images"] == size] for size in sizes}
     first = table[0]
     return (
-        "The largest class ratio at which one class against the rest still exceeds random "
-        f"labelings (T_task: mean + 1.645 s.d. of {first['n_random']} of them) is "
+        "Going up in the class ratio, one class against the rest is clearly above T_task up to "
         + "; ".join(_of_size(size, rows, values) for size, rows in by_size.items())
-        + f" (mean ± s.e. over {first['n_seeds']} image sets each). "
+        + f" (mean ± s.e. over {first['n_seeds']} image sets each; clearly: by a 95 % interval; "
+        f"T_task by {first['n_random']} random labelings of each size and ratio). "
         + _beside_the_source(by_size.get(SOURCE_IMAGES), values)
     )
 
@@ -172,45 +181,36 @@ def _reading(table: list[dict[str, Any]], values: dict[tuple[int, int], list[flo
 def _of_size(
     size: int, rows: list[dict[str, Any]], values: dict[tuple[int, int], list[float]]
 ) -> str:
-    largest = rows[-1]["ratio"]
     edge = boundary(rows)
     if edge is None:
-        return (
-            f"none at {size} images, not even 1:{rows[0]['ratio']} "
-            f"({plus_minus(values[size, rows[0]['ratio']])} against {rows[0]['threshold']:.3f})"
-        )
-    row = next(row for row in rows if row["ratio"] == edge)
-    text = f"1:{edge} at {size} images"
-    if edge == largest:
-        text += ", the largest measured"
-    if below := [f"1:{row['ratio']}" for row in rows if row["ratio"] < edge and not is_above(row)]:
-        text += f", though {' and '.join(below)} fall short"
-    return f"{text} ({plus_minus(values[size, edge])} against {row['threshold']:.3f})"
+        return f"no ratio at {size} images ({_against(rows[0], values)} at 1:{rows[0]['ratio']})"
+    at = next(i for i, row in enumerate(rows) if row["ratio"] == edge)
+    text = f"1:{edge} at {size} images ({_against(rows[at], values)}"
+    if at + 1 < len(rows):
+        beyond = rows[at + 1]
+        return f"{text}; {beyond['verdict']} at 1:{beyond['ratio']}, {_against(beyond, values)})"
+    return f"{text}; the largest ratio measured)"
+
+
+def _against(row: dict[str, Any], values: dict[tuple[int, int], list[float]]) -> str:
+    taskness = plus_minus(values[row["n_images"], row["ratio"]])
+    return f"{taskness} against {row['threshold']:.3f}"
 
 
 def _beside_the_source(
     rows: list[dict[str, Any]] | None, values: dict[tuple[int, int], list[float]]
 ) -> str:
-    found = f"The source work finds generalisation lost beyond 1:{SOURCE_RATIO} at {SOURCE_IMAGES}"
-    if not rows:
-        return f"{found} images, a size that was not measured here."
-    beyond = [row for row in rows if row["ratio"] > SOURCE_RATIO]
-    if not beyond:
-        return f"{found} images; no ratio beyond it was measured here."
-    measured = " and ".join(
-        f"{plus_minus(values[SOURCE_IMAGES, row['ratio']])} at 1:{row['ratio']} "
-        f"({'above' if is_above(row) else 'not above'} T_task = {row['threshold']:.3f})"
-        for row in beyond
+    found = (
+        f"The source work finds generalisation lost beyond 1:{SOURCE_RATIO} at {SOURCE_IMAGES} "
+        "images"
     )
-    edge = boundary(rows)
-    if edge is not None and edge > SOURCE_RATIO:
-        verdict = "here it is not lost there"
-    elif edge == SOURCE_RATIO:
-        verdict = "the same is found here"
-    else:
-        last = "at every ratio" if edge is None else f"beyond 1:{edge}"
-        verdict = f"here it is lost already {last}"
-    return f"{found} images; {verdict}: taskness is {measured}."
+    beyond = [row for row in rows or [] if row["ratio"] > SOURCE_RATIO]
+    if not beyond:
+        return f"{found}, which was not measured here."
+    measured = " and ".join(
+        f"{row['verdict']} at 1:{row['ratio']} ({_against(row, values)})" for row in beyond
+    )
+    return f"{found}; there it is {measured} here."
 
 
 def _draw(
@@ -226,7 +226,7 @@ def _draw(
     return Plot(
         figure,
         "Left: taskness of one class against the rest, mean ± s.e.; hatched, beyond the thick "
-        "line: not above T_task, the mean + 1.645 s.d. of random labelings of that size and ratio; "
+        "line: not clearly (by a 95 % interval) above T_task, which 5 % of random ones exceed; "
         f"blank: fewer positives than the {settings.protocol.n_folds} folds. Right: the same "
         f"against the ratio. Bands: ± one standard error over {settings.n_seeds} image sets, each "
         "with another class.",
@@ -243,7 +243,7 @@ def _map(
     above = np.full(colours.shape, np.nan)
     for row in table:
         i, j = sizes.index(row["n_images"]), ratios.index(row["ratio"])
-        colours[i, j], above[i, j] = row["taskness_mean"], is_above(row)
+        colours[i, j], above[i, j] = row["taskness_mean"], row["verdict"] == ABOVE
         if not above[i, j]:
             hatched = Rectangle((j - 0.5, i - 0.5), 1, 1, fill=False, hatch="//", lw=0, ec="0.6")
             axes.add_patch(hatched)

@@ -56,8 +56,8 @@ class Study:
 
     Attributes:
         question: What it asks.
-        settings: The kind of its settings, whose defaults are small and run anywhere. They have a
-            `seed`; where they have `images`, these are loaded and checked before the study starts.
+        settings: The kind of its settings, whose defaults are small and run anywhere. Where
+            they have `images`, these are loaded and checked before the study starts.
         cells: The cells of a study with these settings, those that take longest first, so that
             workers end together. Refuses settings that cannot be measured.
         measure: What a cell gives, JSON values without NaN; the same in any process.

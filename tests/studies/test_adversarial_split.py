@@ -11,6 +11,7 @@ from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.adversarial_split import (
+    SPLITS,
     AdversarialSplitSettings,
     against,
     answer,
@@ -80,8 +81,7 @@ def test_the_first_labeling_that_splits_both_classes_is_taken() -> None:
     crossed = np.tile([0, 1], 20).astype(np.uint8)
     assert first_usable([KNOWN, 1 - KNOWN, differs_on_two, crossed], KNOWN, 10) == 3
     assert first_usable([KNOWN, 1 - KNOWN, differs_on_two, crossed], KNOWN, 2) == 2
-    with pytest.raises(SettingError, match=r"`least_images` must leave .* got 10: none of 2"):
-        first_usable([KNOWN, differs_on_two], KNOWN, 10)
+    assert first_usable([KNOWN, differs_on_two], KNOWN, 10) is None
 
 
 def test_random_splits_have_the_sizes_and_classes_of_the_adversarial_one() -> None:
@@ -111,9 +111,14 @@ def test_a_cell_holds_consistent_splits(records: list[Record]) -> None:
             adversarial["accuracy"], adversarial["discovered_accuracy"], strict=True
         ):
             assert right == pytest.approx(1 - followed)
-        for split in record["splits"]["random"]:
+        for split in record["splits"]["like adversarial"]:
             assert split["n_train"] == adversarial["n_train"]
-        assert len(record["splits"]["control"]) == 2
+        pairs = [record["splits"][kind] for kind in ("control", "like control")]
+        assert len(pairs[0]) == 2
+        for control, like in zip(*pairs, strict=True):
+            assert (control["n_train"], control["n_test"]) == (like["n_train"], like["n_test"])
+            assert control["train"] != like["train"]
+        assert np.isfinite([record["taskness"], record["t_task"]]).all()
 
 
 def test_the_answer_compares_pairs_and_says_what_the_numbers_say(records: list[Record]) -> None:
@@ -123,15 +128,26 @@ def test_the_answer_compares_pairs_and_says_what_the_numbers_say(records: list[R
             splits = {
                 kind: [{**split, "accuracy": [value + 0.01 * i] * 2} for split in parts]
                 for (kind, parts), value in zip(
-                    record["splits"].items(), (adversarial, random + 0.01 * i, random), strict=True
+                    record["splits"].items(),
+                    (adversarial, random + 0.001 * i, random, random),
+                    strict=True,
                 )
             }
             changed.append({**record, "splits": splits})
         return answer(settings_with(), changed).reading
 
-    assert "the difference is -0.61 ± 0.01, so the discovered tasks drew" in told(0.2, 0.8)
-    assert "so the discovered tasks were not preferred, but helped" in told(0.9, 0.5)
-    assert "no difference beyond two standard errors" in told(0.5, 0.495)
+    assert "the difference is -0.60 ± 0.00, so the discovered labelings drew" in told(0.2, 0.8)
+    assert "did not draw networks away, but helped" in told(0.9, 0.5)
+    assert "which a 95 % interval does not tell from none" in told(0.5, 0.495)
+
+
+def test_repeats_without_a_usable_labeling_are_left_out(records: list[Record]) -> None:
+    without = {"seed": 1, "positive_classes": ["0"], "candidate": None}
+    told = answer(settings_with(), [records[0], without])
+    assert {row["seed"] for row in told.table} == {0} and list(told.arrays) == ["split-0"]
+    assert "1 more repeats found no labeling" in told.reading
+    with pytest.raises(SettingError, match=r"`least_images` must leave a labeling"):
+        answer(settings_with(), [without])
 
 
 def test_the_folder_keeps_the_split(tmp_path: Path) -> None:
@@ -140,7 +156,7 @@ def test_the_folder_keeps_the_split(tmp_path: Path) -> None:
     told = run_study(folder, POOL, Progress())
     folder.close()
     assert [(row["seed"], row["split"]) for row in told.table] == [
-        (seed, kind) for seed in (0, 1) for kind in ("adversarial", "random", "control")
+        (seed, kind) for seed in (0, 1) for kind in SPLITS
     ]
     source = source_of(settings.images)
     with np.load(tmp_path / "out" / "split-1.npz", allow_pickle=False) as arrays:

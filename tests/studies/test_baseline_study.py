@@ -71,17 +71,17 @@ def made_up(*taskness: dict[str, float]) -> list[dict[str, Any]]:
 
 def test_margins_over_t_task_and_a_reading_that_follows_them() -> None:
     settings = settings_with(images={"per_class": 5}, classes=["ship", "deer", "frog"])
-    good = {"ship": 0.5, "deer": 0.05, "frog": 0.3}
-    better = {"ship": 0.7, "deer": 0.01, "frog": 0.0}
+    good = {"ship": 0.58, "deer": 0.05, "frog": 0.3}
+    better = {"ship": 0.62, "deer": 0.048, "frog": 0.0}
     found = answer(settings, made_up(good, better))
     rows = {row["class"]: row for row in found.table}
     assert list(rows) == ["ship", "frog", "deer"]
     assert rows["ship"]["margin"] == pytest.approx(0.5)
-    assert rows["ship"]["margin_sem"] == pytest.approx(0.1)
+    assert rows["ship"]["margin_sem"] == pytest.approx(0.02)
     assert [row["repeats_above"] for row in rows.values()] == [2, 1, 0]
-    assert "'ship' (+0.500 ± 0.100) exceed T_task by more than two s.e." in found.reading
-    assert "'frog' (+0.050 ± 0.150) exceed T_task by less than two s.e." in found.reading
-    assert "'deer' (-0.070 ± 0.020) do not exceed it" in found.reading
+    assert "'ship' (+0.500 ± 0.020) clearly exceed T_task" in found.reading
+    assert "'frog' (+0.050 ± 0.150) cannot be told from T_task" in found.reading
+    assert "'deer' (-0.051 ± 0.001) clearly stay below T_task" in found.reading
 
 
 def test_a_class_that_one_repeat_drew_has_no_standard_error() -> None:

@@ -11,6 +11,7 @@ from taskdisc.studies.real_vs_random import (
     ATTRIBUTES,
     STUDY,
     RealVsRandomSettings,
+    attribute_labelings,
     auc,
     roc,
 )
@@ -79,13 +80,21 @@ def test_attributes_are_seen_in_the_pixels() -> None:
     assert highest["bright on the left"] == 4
 
 
+def test_attributes_that_images_do_not_differ_in_are_left_out() -> None:
+    grey = np.repeat(np.random.default_rng(0).random((20, 8, 8, 1)), 3, axis=3)
+    assert not {"red", "green", "blue", "saturated"} & set(attribute_labelings(grey, 5))
+    coloured = np.random.default_rng(0).random((20, 8, 8, 3))
+    assert set(attribute_labelings(coloured, 5)) == set(ATTRIBUTES)
+    assert all(labeling.sum() == 5 for labeling in attribute_labelings(coloured, 5).values())
+
+
 def test_the_study() -> None:
     answer = study("real-vs-random", jobs=1, **SMALL)
     counts = {
         kind: sum(row["kind"] == kind for row in answer.table)
         for kind in ("class", "attribute", "random")
     }
-    assert counts == {"class": 9, "attribute": 3 * len(ATTRIBUTES), "random": 30}
+    assert counts == {"class": 9, "attribute": 3 * 4, "random": 30}
     assert list(answer.plots) == ["real-vs-random"]
     assert "over 3 image sets" in answer.reading
 

@@ -1,18 +1,17 @@
 from typing import Any
 
-import numpy as np
 import pytest
 
 from taskdisc.config import settings_from
 from taskdisc.errors import SettingError
 from taskdisc.studies.run import study
-from taskdisc.studies.size_ratio import STUDY, SizeRatioSettings, boundary, normal_quantile
+from taskdisc.studies.size_ratio import STUDY, SizeRatioSettings, boundary
 
 SMALL: dict[str, Any] = {
     "sizes": [20, 40],
     "ratios": [1, 3, 9],
     "n_seeds": 3,
-    "protocol": {"name": "stratified", "n_splits": 2, "n_steps": 5},
+    "protocol": {"name": "stratified", "n_splits": 2, "n_steps": 5, "most_images": 0},
 }
 
 
@@ -23,9 +22,9 @@ def test_a_row_for_every_size_and_ratio_with_enough_positives() -> None:
     for row in answer.table:
         assert row["n_seeds"] == row["n_random"] == 3
         assert 0 <= row["share_above"] <= 1
-        assert row["threshold"] == pytest.approx(
-            row["random_mean"] + 1.645 * row["random_sd"], 1e-3
-        )
+        # t of 2 degrees of freedom, and the error of the mean of three.
+        above = 2.919986 * (4 / 3) ** 0.5 * row["random_sd"]
+        assert row["threshold"] == pytest.approx(row["random_mean"] + above)
     assert "The source work finds generalisation lost beyond 1:19 at 400 images" in answer.reading
     assert list(answer.plots) == ["size-ratio"]
 
@@ -36,18 +35,13 @@ def test_the_largest_sets_come_first() -> None:
     assert sizes == sorted(sizes, reverse=True) and len(cells) == 4 * 3
 
 
-def test_the_boundary_is_the_largest_ratio_above_the_threshold() -> None:
+def test_the_boundary_ends_where_taskness_is_not_above_for_the_first_time() -> None:
     rows = [
-        {"ratio": ratio, "taskness_mean": taskness, "threshold": 0.1}
-        for ratio, taskness in ((1, 0.5), (4, 0.05), (9, 0.2), (19, 0.1))
+        {"ratio": ratio, "verdict": verdict}
+        for ratio, verdict in ((1, "above"), (4, "above"), (9, "undecided"), (19, "above"))
     ]
-    assert boundary(rows) == 9
-    assert boundary(rows[1:2]) is None
-
-
-def test_the_normal_quantile_is_that_of_many_draws() -> None:
-    draws = np.random.default_rng(0).normal(0.02, 0.03, 100_000)
-    assert normal_quantile(draws, 0.95) == pytest.approx(np.quantile(draws, 0.95), abs=5e-4)
+    assert boundary(rows) == 4
+    assert boundary(rows[2:]) is None
 
 
 @pytest.mark.parametrize(
@@ -57,6 +51,8 @@ def test_the_normal_quantile_is_that_of_many_draws() -> None:
         ({"sizes": [20], "ratios": [9]}, "`sizes` must leave some `ratios`"),
         ({"images": {"n_images": 30}}, "`images.n_images` must be left out"),
         ({"images": {"per_class": 3}}, "`images.per_class` must be left out"),
+        ({"protocol": "source"}, "`protocol.splits` must be stratified"),
+        ({"sizes": [400], "protocol": "stratified"}, "`protocol.most_images` must be 0"),
         ({"ratios": [0]}, "`ratios.0` must be"),
         ({"sizes": []}, "`sizes`"),
     ],

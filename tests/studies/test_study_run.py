@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,14 @@ from taskdisc.listing import list_runs
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES
-from taskdisc.studies.run import StudyFolder, new_study, run_study, study, write_study
+from taskdisc.studies.run import (
+    StudyFolder,
+    new_study,
+    open_study,
+    run_study,
+    study,
+    write_study,
+)
 
 SEARCH = {"tasks": 1, "budget": 5, "confirm": {"n_splits": 2, "n_random": 20, "random_splits": 1}}
 VALUES: dict[str, Any] = {"n_sets": 6, "n_images": 20, "search": SEARCH}
@@ -88,7 +96,7 @@ def test_a_killed_study_goes_on_to_the_same_table(straight: Path, tmp_path: Path
     assert row["state"] == f"unfinished: {n_kept} of 6 cells"
     with pytest.raises(RunFolderError, match=rf"got {n_kept} of 6 cells; go on with: taskdisc st"):
         write_study(folder)
-    resumed = StudyFolder(folder)
+    resumed = open_study(folder, Progress())
     run_study(resumed, Pool(1, "cpu"), Progress())
     resumed.close()
     assert (folder / "table.csv").read_text() == (straight / "table.csv").read_text()
@@ -131,9 +139,37 @@ def test_folders_that_are_no_studies(straight: Path, tmp_path: Path) -> None:
     held.close()
 
 
+def test_a_study_goes_on_with_its_own_settings_and_images_only(
+    straight: Path, tmp_path: Path
+) -> None:
+    changed = tmp_path / "changed"
+    shutil.copytree(straight, changed)
+    text = (changed / "config.yaml").read_text()
+    (changed / "config.yaml").write_text(text.replace("n_splits: 2", "n_splits: 3"))
+    with pytest.raises(RunFolderError, match=r"config.yaml' must be as the run has written it"):
+        open_study(changed, Progress())
+    settings = settings_from(STUDIES["real-vs-random"].settings, {})
+    folder = new_study("real-vs-random", settings, tmp_path / "images", Pool(1, "cpu"), Progress())
+    folder.close()
+    open_study(folder.path, Progress()).close()
+    environment = json.loads((folder.path / "environment.json").read_text())
+    environment["images"]["content"] = "0123456789abcdef"
+    (folder.path / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(RunFolderError, match="the images must be those"):
+        open_study(folder.path, Progress())
+
+
 def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match="did you mean 'noise'"):
         study("nois")
+    with pytest.raises(SettingError, match="every cell once, got two of n_images = 30"):
+        study("scale", n_images=[30, 30])
+    with pytest.raises(SettingError, match="multiple of `ratio`"):
+        study("noise", n_images=21)
+    with pytest.raises(SettingError, match=r"multiples of `n_classes` = 10.*got 105"):
+        study("class-recovery", n_images=[105])
+    with pytest.raises(SettingError, match="other names than 'random labelings'"):
+        study("search-comparison", searches={"random labelings": {}})
     settings = settings_from(
         STUDIES["class-recovery"].settings, {"images": {"source": "folder", "root": "nowhere"}}
     )
