@@ -144,9 +144,7 @@ def test_the_answer_has_a_row_per_case_and_says_what_the_numbers_say() -> None:
     assert all(row["n_seeds"] == 2 for row in told.table)
     near, other = told.reading.split("At 100 images")[0], told.reading.split("At 100 images")[1]
     assert "100 % nearer than chance, so centroids stand for the space" in near
-    assert re.search(
-        r" 1[0-9] % nearer than chance, so centroids stand for the space better", other
-    )
+    assert re.search(" 1[0-9] % nearer than chance, so centroids stand for", other)
     assert list(told.plots) == ["clustering"]
 
 
