@@ -289,29 +289,15 @@ def _published(record: Record) -> dict[int, float]:
 
 def _reading(groups: list[list[Record]]) -> str:
     largest = {_case(rows[0]): rows for rows in groups}  # in rising number of labelings
-    sentences = []
-    for rows in largest.values():
-        first = rows[0]
-        by_chance = chance(first["n_images"], first["ratio"])
-        fresh = _values(rows, "fresh_ablation")
-        n_found = np.mean(_values(rows, "n_found"))
-        drawn = _values(rows, "drawn_ablation")
-        nearer = round(100 * (1 - fresh.mean() / by_chance))
-        gain = sign_of(drawn - fresh)
-        verdict = {
-            1: "so centroids stand for the space better than as many labelings drawn at random",
-            0: "so centroids cannot be told from as many labelings drawn at random",
-            -1: "so centroids stand for the space worse than as many labelings drawn at random",
-        }[gain]
+    of_k_means = [rows for rows in largest.values() if rows[0]["algorithm"] == K_MEANS]
+    sentences = [_of_case(rows) for rows in of_k_means]
+    shifted = [row for rows in largest.values() if rows not in of_k_means for row in rows]
+    if shifted:
+        ablations = [row["mean_cluster_ablation"] for row in shifted]
+        found = [row["n_found"] for row in shifted]
         sentences.append(
-            f"At {first['n_images']} images and 1:{first['ratio']}, {first['algorithm']} puts "
-            f"{first['n_labelings']:,} labelings ({np.mean(_values(rows, 'n_distinct')):,.0f} "
-            f"different of {_in_words(n_possible(first['n_images'], first['ratio']))}) into "
-            f"{n_found:.0f} cluster{'s' if n_found != 1 else ''}: mean cluster ablation "
-            f"{plus_minus(_values(rows, 'mean_cluster_ablation'), 1)} %, and "
-            f"{plus_minus(fresh, 1)} % of labelings drawn afresh to the nearest centroid, where as "
-            f"many random labelings in place of centroids give {plus_minus(drawn, 1)} % and chance "
-            f"is {by_chance:.0f} %: {nearer} % nearer than chance, {verdict}."
+            f"Mean-shift finds {min(found)} to {max(found)} clusters, of {min(ablations):.0f} to "
+            f"{max(ablations):.0f} %."
         )
     gaps = [
         (abs(float(_values(rows, "mean_cluster_ablation").mean()) - value), rows[0])
@@ -327,10 +313,30 @@ def _reading(groups: list[list[Record]]) -> str:
             f"{at['n_labelings']:,} labelings; beyond 20,000 labelings of 20 images it says only "
             "that the figure stays, and of 100 images it names no ratio: 1:9 is the one that fits."
         )
-    sentences.append(
-        f"Means ± s.e. over {len(groups[0])} repeats; better and worse are by 95 % intervals."
-    )
+    sentences.append(f"Means ± s.e. over {len(groups[0])} repeats.")
     return " ".join(sentences)
+
+
+def _of_case(rows: list[Record]) -> str:
+    """What k-means of the most labelings of a case comes to."""
+    first = rows[0]
+    by_chance = chance(first["n_images"], first["ratio"])
+    fresh, drawn = _values(rows, "fresh_ablation"), _values(rows, "drawn_ablation")
+    better = {
+        1: "clearly better than",
+        0: "not to be told from",
+        -1: "clearly worse than",
+    }[sign_of(drawn - fresh)]
+    return (
+        f"{first['n_images']} images at 1:{first['ratio']}: k-means puts "
+        f"{first['n_labelings']:,} labelings ({np.mean(_values(rows, 'n_distinct')):,.0f} "
+        f"different of {_in_words(n_possible(first['n_images'], first['ratio']))}) into "
+        f"{first['n_clusters']:,} clusters of mean ablation "
+        f"{plus_minus(_values(rows, 'mean_cluster_ablation'), 1)} %; labelings drawn afresh are "
+        f"{plus_minus(fresh, 1)} % from the nearest centroid, which is {better} as many labelings "
+        f"drawn at random ({plus_minus(drawn, 1)} %), where two labelings are {by_chance:.0f} % "
+        "apart."
+    )
 
 
 def _in_words(number: int) -> str:

@@ -142,9 +142,10 @@ def test_the_answer_has_a_row_per_case_and_says_what_the_numbers_say() -> None:
     assert len(rows) == len(told.table) == 2 + 2 + 1 + 2
     assert rows[10, "k-means", 2000]["mean_cluster_ablation"] == 0
     assert all(row["n_seeds"] == 2 for row in told.table)
-    near, other = told.reading.split("At 100 images")[0], told.reading.split("At 100 images")[1]
-    assert "100 % nearer than chance, so centroids stand for the space" in near
-    assert re.search(" 1[0-9] % nearer than chance, so centroids stand for", other)
+    near, other = told.reading.split(" 100 images at 1:4: ")
+    assert "0.0 ± 0.0 % from the nearest centroid, which is clearly better than" in near
+    assert re.search(r"[67][0-9]\.[0-9] ± .* from the nearest centroid", other)
+    assert "Mean-shift finds " in other and "where two labelings are 80 % apart" in other
     assert list(told.plots) == ["clustering"]
 
 
