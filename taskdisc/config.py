@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
@@ -35,12 +36,46 @@ class Settings(BaseModel):
     # A class named 3 is a name, though YAML reads a number.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _over_defaults(cls, values: Any) -> Any:
+        """One setting of a group leaves the others of it as the defaults have them."""
+        if not isinstance(values, dict):
+            return values
+        return {
+            name: _over(cls.model_fields[name].default, value)
+            if name in cls.model_fields and isinstance(value, dict)
+            else value
+            for name, value in values.items()
+        }
+
+    def left_by(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What these settings, as defaults, leave in force beside some that are given."""
+        return self.model_dump(exclude_defaults=True)
+
     @field_validator("*", mode="before")
     @classmethod
     def _no_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is int:
             raise ValueError("must be a whole number")
         return value
+
+
+def _over(default: Any, given: dict[str, Any]) -> dict[str, Any]:
+    """A group of settings that are given, over those of its default that they leave in force."""
+    if isinstance(default, Settings):
+        return _merged(default.left_by(given), given)
+    if isinstance(default, Protocol) and "name" not in given:
+        return {**asdict(default), **given}
+    return given
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    both = {**below, **above}
+    for name in set(below) & set(above):
+        if isinstance(below[name], dict) and isinstance(above[name], dict):
+            both[name] = _merged(below[name], above[name])
+    return both
 
 
 class ImagesSettings(Settings):
@@ -56,6 +91,13 @@ class ImagesSettings(Settings):
     per_class: int | None = Field(None, ge=1)  # images of each class
     n_images: int | None = Field(None, ge=2)  # or: this many images of any class
     seed: int = Field(0, ge=0)  # of the draw; not the run's, so that runs can share images
+
+    def left_by(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Of the defaults, without the draw by class where images are drawn by number."""
+        left = super().left_by(given)
+        if given.get("n_images") is not None:
+            left = {k: v for k, v in left.items() if k not in ("class_a", "n_classes", "per_class")}
+        return left
 
     @field_validator("root")
     @classmethod

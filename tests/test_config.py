@@ -2,11 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from taskdisc.config import (
     AgreementSettings,
     ConfirmSettings,
     ImagesSettings,
+    NamedProtocol,
     SearchSettings,
     Settings,
     dump_settings,
@@ -14,7 +16,7 @@ from taskdisc.config import (
     settings_from,
 )
 from taskdisc.errors import SettingError
-from taskdisc.taskness.protocol import PROTOCOLS
+from taskdisc.taskness.protocol import PROTOCOLS, protocol_from
 
 # Every field of a search at another value than its default.
 EVERY: dict[str, Any] = {
@@ -335,3 +337,32 @@ def test_reading_does_not_change_what_it_is_given() -> None:
     values = {"images": {"seed": 1}, "protocol": {"name": "source"}}
     settings_from(SearchSettings, values)
     assert values == {"images": {"seed": 1}, "protocol": {"name": "source"}}
+
+
+def test_one_setting_of_a_group_leaves_the_others() -> None:
+    class Grouped(Settings):
+        images: ImagesSettings = ImagesSettings(n_classes=4, per_class=20)
+        protocol: NamedProtocol = protocol_from({"name": "stratified", "most_images": 0})
+        search: SearchSettings = SearchSettings.model_validate(
+            {"tasks": 1, "confirm": {"n_splits": 20, "n_random": 60}}
+        )
+
+    given = settings_from(
+        Grouped,
+        {
+            "images": {"per_class": 5},
+            "protocol": {"n_splits": 3},
+            "search": {"ratio": 9, "confirm": {"n_splits": 5}},
+        },
+    )
+    assert (given.images.n_classes, given.images.per_class) == (4, 5)
+    assert (given.protocol.n_splits, given.protocol.most_images) == (3, 0)
+    assert (given.search.tasks, given.search.ratio) == (1, 9)
+    assert (given.search.confirm.n_splits, given.search.confirm.n_random) == (5, 60)
+    assert settings_from(Grouped, {"protocol": "source"}).protocol == protocol_from("source")
+    assert settings_from(Grouped, {"protocol": {"name": "stratified"}}).protocol.most_images == 200
+    by_number = settings_from(Grouped, {"images": {"n_images": 50}}).images
+    assert (by_number.n_images, by_number.n_classes, by_number.per_class) == (50, None, None)
+    # What was written is read as it stands, with nothing of the defaults in between.
+    none = settings_from(Grouped, {"images": {"n_classes": None, "per_class": None}})
+    assert settings_from(Grouped, yaml.safe_load(dump_settings(none))) == none

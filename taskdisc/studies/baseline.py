@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_validator
 
 from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
@@ -38,7 +38,7 @@ class BaselineSettings(Settings):
     """The classes, how many images of each, and how their labelings are scored."""
 
     images: ImagesSettings = ImagesSettings(n_classes=4, per_class=20)
-    # These in every repeat, of other images; without them every repeat draws other classes.
+    # These in every repeat, of other images; without them every repeat draws `images.n_classes`.
     classes: tuple[str, ...] = ()
     n_random: int = Field(10, ge=5)  # random labelings per repeat, for T_task
     n_seeds: int = Field(3, ge=2)
@@ -52,15 +52,6 @@ class BaselineSettings(Settings):
         if twice is not None:
             raise SettingError(f"`classes` must be different classes, got {twice!r} twice.")
         return classes
-
-    @model_validator(mode="after")
-    def _one_number_of_classes(self) -> "BaselineSettings":
-        if self.classes and self.images.n_classes not in (None, len(self.classes)):
-            raise SettingError(
-                f"`images.n_classes` must be left out beside the {len(self.classes)} named "
-                f"`classes`, got {self.images.n_classes}."
-            )
-        return self
 
 
 def cells(settings: BaselineSettings) -> list[Cell]:

@@ -132,7 +132,7 @@ def test_the_reading_follows_the_numbers(taskness: tuple[list[float], ...], word
         ({"ablations": [0, 0.5, 0.5]}, "`ablations` must begin with 0.* and rise"),
         ({"ablations": [0, 50]}, "`ablations.1`"),
         ({"images": {"n_classes": 2, "per_class": 5}}, "`images.n_classes` must be at least 3"),
-        ({"images": {"n_classes": 4}}, "`images.per_class` must be at least .* got None"),
+        ({"images": {"per_class": 4}}, "`images.per_class` must be at least .* got 4"),
         ({"protocol": {"splitz": 3}}, "`protocol.splitz` is not a setting"),
     ],
 )
