@@ -199,7 +199,9 @@ def _draw(scores: dict[str, list[np.ndarray]]) -> Plot:
         band(right, rates, curves, f"{kind} labelings", markevery=10)
     right.plot([0, 1], [0, 1], ":", color="0.5", marker="", label="chance")
     right.axvline(LEVEL, color="0.4", linestyle="--", marker="", label="T_task")
-    right.set(xlabel="random labelings above the line", ylabel="others above it")
+    right.set(
+        xlabel="share of random labelings above a line", ylabel="share of the others above it"
+    )
     right.legend(loc="lower right")
     return Plot(
         figure,
@@ -218,7 +220,7 @@ def _distributions(axes: "Axes", scores: dict[str, list[np.ndarray]]) -> None:
         band(axes, at, shares, f"{kind} labelings", markevery=20)
     threshold = _t_task(scores["random"])
     axes.axvline(threshold, color="0.4", linestyle="--", marker="", label="T_task")
-    axes.set(xlabel="taskness", ylabel="share of labelings up to it")
+    axes.set(xlabel="taskness", ylabel="share of labelings with at most this")
     axes.legend(loc="lower right")
 
 
