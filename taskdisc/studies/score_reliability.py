@@ -23,16 +23,16 @@ class PanelSettings(Settings):
 
     images: ImagesSettings = ImagesSettings()
     ratio: int = Field(4, ge=1)  # negatives to one positive
-    n_random: int = Field(20, ge=3)  # random labelings
-    n_components: int = Field(5, ge=0)  # principal components, their highest entries positive
-    n_swapped: int = Field(15, ge=0)  # class labelings with 1 to 5 positives swapped
+    n_random: int = Field(10, ge=3)  # random labelings
+    n_components: int = Field(3, ge=0)  # principal components, their highest entries positive
+    n_swapped: int = Field(7, ge=0)  # class labelings with 1 to 5 positives swapped
     seed: int = Field(0, ge=0)
 
 
 class ReliabilitySettings(PanelSettings):
     """The panel, and the protocols that are compared on it."""
 
-    trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((5, 10), min_length=1)
+    trainings: tuple[Annotated[int, Field(ge=1)], ...] = Field((3, 6), min_length=1)
     protocols: dict[str, NamedProtocol] = Field(
         min_length=1,
         default={
