@@ -270,6 +270,7 @@ def bad_folder(path: Path) -> None:
     cats.mkdir(parents=True)
     Image.new("RGB", (32, 32)).save(cats / "whole.png")
     (cats / "torn.png").write_bytes((cats / "whole.png").read_bytes()[:60])
+    np.save(path / "three.npy", np.eye(3))
     (path / "foreign").mkdir()
     (path / "foreign" / "notes.txt").write_text("not a run")
     (path / "short.csv").write_text("0,1,0\n")
@@ -306,6 +307,9 @@ def bad_folder(path: Path) -> None:
         (["search", "--features", "randm"], ["closed_form.features", "did you mean 'random'"]),
         (["search", "--features", "gone.npy"], ["closed_form.features", "gone.npy"]),
         (["search", "--set", "closed_form.kernel=gone.npy"], ["closed_form.kernel", "gone.npy"]),
+        (["search", "--features", "three.npy"], ["closed_form.features", "50 images", "got 3"]),
+        (["search", "--set", "closed_form.kernel=three.npy"], ["closed_form.kernel", "[3, 3]"]),
+        (["search", "--set", "warm_start=5"], ["warm_start", "swap", "got 5"]),
         (["search", "--known", "gone.csv"], ["gone.csv"]),
         (["search", "--known", "short.csv"], ["known", "50", "got 3"]),
         (["search", "--known", "classes", "--set", "ratio=1"], ["known", "25", "classes"]),

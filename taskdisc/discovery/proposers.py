@@ -231,9 +231,18 @@ def make_proposer(space: Space) -> Proposer:
     return PROPOSERS[name](space) if name in PROPOSERS else NevergradProposer(name, space)
 
 
-def check_proposer(name: str) -> None:
-    """Raise a SettingError, with the nearest valid name, unless a proposer has this name."""
+def check_proposer(name: str, warm_start: int = 0) -> None:
+    """Refuse a name that no proposer has, or a warm start of one that would ignore it.
+
+    Raises:
+        SettingError: with the nearest valid name, or the cure.
+    """
     if name in PROPOSERS:
+        if warm_start:
+            raise SettingError(
+                f"`warm_start` must be 0 where `proposer` is {name}, for only an optimiser of "
+                f"nevergrad starts from local optima, got {warm_start}; leave it out."
+            )
         return
     import nevergrad as ng
 

@@ -250,13 +250,13 @@ def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Spac
     Nothing is written or computed for long.
 
     Raises:
-        SettingError: the ratio does not divide the images, an unknown proposer, labelings to stay
-            away from that do not fit, more tasks than can be as far apart, or a file of a kernel or
-            of features that cannot be read.
-        ImageSetError: too few images to split, or more than fit in memory.
+        SettingError: the ratio does not divide the images, an unknown proposer or one that cannot
+            start warm, labelings to stay away from that do not fit, more tasks than can be as far
+            apart, or a file of a kernel or of features that cannot be read.
+        ImageSetError: too few images to split, more than fit in memory, or a file of others.
     """
     n_positives(len(image_set), settings.ratio)
-    check_proposer(settings.proposer)
+    check_proposer(settings.proposer, settings.warm_start)
     check_scorable(len(image_set), settings.protocol, pool)
     space = Space(image_set, settings)
     most = space.most_tasks()
@@ -267,7 +267,7 @@ def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Spac
             f"got {settings.tasks}; lower either."
         )
     if settings.uses_closed_form:
-        check_files(settings.closed_form.kernel, settings.closed_form.features)
+        check_files(settings.closed_form.kernel, settings.closed_form.features, image_set)
     check_fits(space.memory, "the closed form")
     return space
 

@@ -182,7 +182,17 @@ def _torchvision(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
 
 
 def _embedding(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
-    path, n = Path(argument).expanduser(), len(image_set)
+    return np.asarray(embedding_rows(argument, image_set)).reshape(len(image_set), -1)
+
+
+def embedding_rows(path: str | Path, image_set: ImageSet) -> np.ndarray:
+    """The rows of a `.npy` file that are of the images [n_images, ...], not read yet if possible.
+
+    Raises:
+        SettingError: no such file, or no numbers in it.
+        ImageSetError: it has rows neither for the images nor for all of their source.
+    """
+    path, n = Path(path).expanduser(), len(image_set)
     rows = read_array(path, ROWS)
     if len(rows) != n:
         last = int(image_set.indices.max())
@@ -192,7 +202,7 @@ def _embedding(argument: str, image_set: ImageSet, device: str) -> np.ndarray:
                 f"of the source's split, which has more than {last}, got {len(rows)} in '{path}'."
             )
         rows = rows[image_set.indices]
-    return np.asarray(rows).reshape(n, -1)
+    return rows
 
 
 def _in_batches(describe: Describe, images: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
-from taskdisc.taskness.features import ROWS, features, read_array
+from taskdisc.taskness.features import embedding_rows, features, read_array
 
 N_NETWORKS = 32
 """Initialisations over which the tangent kernel is a mean."""
@@ -159,12 +159,7 @@ class Precomputed:
             SettingError: no such file, or no numbers in it.
             ImageSetError: it is not for as many images, or not positive semi-definite.
         """
-        matrix = read_array(path, MATRIX)
-        if matrix.shape != (n_images, n_images):
-            raise ImageSetError(
-                f"`closed_form.kernel` must have a row and a column for each of the {n_images} "
-                f"images, got {list(matrix.shape)} in '{path}'."
-            )
+        matrix = _square(path, n_images)
         matrix = np.array(matrix, dtype=np.float64)  # half precision has no eigenvalues
         scale = float(np.trace(matrix)) / n_images
         if not np.isfinite(matrix).all() or scale <= 0:
@@ -281,17 +276,29 @@ def make_kernel(name: str, image_set: ImageSet, of: str = "pixels") -> Kernel:
     return kernels[0] if len(kernels) == 1 else Mean(kernels)
 
 
-def check_files(name: str, of: str) -> None:
-    """Refuse a kernel or features whose `.npy` file cannot be read; its numbers are not looked at.
+def check_files(name: str, of: str, image_set: ImageSet) -> None:
+    """Refuse a kernel or features whose `.npy` file is not of the images; without its numbers.
 
     Raises:
         SettingError: no such file, or another content.
+        ImageSetError: it is of another number of images.
     """
     for path in name.split("+"):
         if path.endswith(".npy"):
-            read_array(path, MATRIX)
+            _square(path, len(image_set))
     if of.endswith(".npy"):
-        read_array(of, ROWS)
+        embedding_rows(of, image_set)
+
+
+def _square(path: str, n_images: int) -> np.ndarray:
+    """The matrix [n_images, n_images] in a `.npy` file."""
+    matrix = read_array(path, MATRIX)
+    if matrix.shape != (n_images, n_images):
+        raise ImageSetError(
+            f"`closed_form.kernel` must have a row and a column for each of the {n_images} "
+            f"images, got {list(matrix.shape)} in '{path}'."
+        )
+    return matrix
 
 
 def ridge_of(name: str, of: str = "pixels") -> float:
