@@ -61,6 +61,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         plots=shown,
         table=answer.table[:MOST_ROWS],
         n_rows=len(answer.table),
+        arrays={f"{name}.npz": list(arrays) for name, arrays in answer.arrays.items()},
         n_cells=study.n_cells,
         seconds=study.seconds,
         settings=flat(study.settings.model_dump(mode="json")),

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import visited
 
@@ -37,7 +38,9 @@ def _answer(settings: QuickSettings, records: list[Record]) -> Answer:
     figure, axes = plot("row", "taskness")
     band(axes, [0, 1], [[0.0, 0.1], [0.2, 0.5]], "a curve")
     axes.legend()
-    return Answer(records, f"It is so: {settings.note}.", {"curve": Plot(figure, "Bands: ± s.e.")})
+    plots = {"curve": Plot(figure, "Bands: ± s.e.")}
+    arrays = {"split-0": {"train": np.arange(3), "test": np.arange(2)}}
+    return Answer(records, f"It is so: {settings.note}.", plots, arrays)
 
 
 @pytest.fixture
@@ -70,6 +73,7 @@ def test_the_page_shows_reading_plots_table_and_how_to_make_it_again(tmp_path: P
         f"taskdisc study quick {tmp_path}/study-1/config.yaml",
         '<th scope="row">n_rows</th><td>3</td>',
         "3 cells took",
+        "Arrays beside this page: split-0.npz, each with train, test.",
     ):
         assert part in text, part
 
