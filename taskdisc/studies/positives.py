@@ -276,7 +276,8 @@ def _draw_read_outs(
         axes.axhline(CHANCE[name], color="0.6", linewidth=1, linestyle="-", marker="")
         _ratio_axis(axes, settings.ratios)
         axes.set_ylabel(READ_OUTS[name])
-    both[1].legend(loc="center left")
+    labels = both[0].get_legend_handles_labels()
+    figure.legend(*labels, loc="outside lower center", ncols=len(labels[0]))
     return Plot(
         figure,
         "Both read-outs of the same trainings against the class ratio: as a curve goes to the "
