@@ -8,7 +8,7 @@ from pydantic import Field
 
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies.drawing import plot
+from taskdisc.studies.drawing import band, plot
 from taskdisc.studies.images import drawn
 from taskdisc.studies.score_reliability import (
     PanelSettings,
@@ -136,14 +136,20 @@ def _reading(table: list[dict[str, Any]], settings: ClosedFormStudySettings) -> 
 
 def _draw(table: list[dict[str, Any]]) -> Plot:
     figure, axes = plot("ridge", "Spearman correlation with trained taskness")
-    means = _means(table)
-    for name in dict.fromkeys(kernel for kernel, _ in means):
-        ridges = [ridge for kernel, ridge in means if kernel == name]
-        axes.plot(ridges, [means[name, ridge] for ridge in ridges], label=name)
+    found = {(row["images_seed"], row["kernel"], row["ridge"]): row["spearman"] for row in table}
+    seeds = list(dict.fromkeys(seed for seed, _, _ in found))
+    ridges = list(dict.fromkeys(ridge for _, _, ridge in found))
+    for name in dict.fromkeys(kernel for _, kernel, _ in found):
+        values = np.array([[found[seed, name, ridge] for ridge in ridges] for seed in seeds])
+        band(axes, ridges, values, name)
     axes.set_xscale("log")
     axes.set_ylim(0, 1)
     axes.legend(loc="lower right")
-    return Plot(figure, "Spearman's correlation with trained taskness, mean of the image sets.")
+    return Plot(
+        figure,
+        "Spearman's correlation of a closed form with trained taskness. Bands: ± s.e. over "
+        f"{len(seeds)} image set{'s' if len(seeds) > 1 else ''}.",
+    )
 
 
 STUDY = Study(
