@@ -1,0 +1,16 @@
+"""The scale-invariant sum."""
+
+import torch
+
+from taskdisc.mtl.weightings.base import Step, Update, Weighting, of_total
+
+SMALLEST = 1e-8
+"""Losses below it count as it in logarithms, so that a solved task has a finite gradient."""
+
+
+class ScaleInvariant(Weighting):
+    """Σ log L: multiplying a loss by a constant changes nothing. Navon et al. 2022, section 5."""
+
+    def update(self, step: Step) -> Update:
+        total = torch.log(step.losses.clamp(min=SMALLEST)).sum()
+        return of_total(total, step.losses)
