@@ -9,7 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, given, of_total, of_weights
+from taskdisc.mtl.weightings.base import (
+    SMALLEST,
+    Setup,
+    Step,
+    Update,
+    Weighting,
+    given,
+    of_total,
+    of_weights,
+    ratio,
+)
 
 STATE = {
     "DWA": ("_loss_sum", "_n_batches", "_previous_averages"),
@@ -101,12 +111,31 @@ class FromLosses(Named):
         return of_total(self.ask(step.losses), step.losses)
 
 
+class FromPositiveLosses(Named):
+    """The same of losses whose logarithm or ratio is taken: one of 0 counts as `SMALLEST`."""
+
+    def update(self, step: Step) -> Update:
+        return of_total(self.ask(step.losses.clamp(min=SMALLEST)), step.losses)
+
+
 class FromGramian(Named):
     """A weighting of torchjd that answers to the Gramian."""
 
     @torch.no_grad()
     def update(self, step: Step) -> Update:
         return of_weights(self.ask(step.gramian))
+
+
+class FromScaledGramian(Named):
+    """A weighting of torchjd whose weights are the same for all gradients times a constant.
+
+    The Gramian is brought to a mean diagonal of 1, as torchjd's thresholds would else take short
+    gradients for none and long ones for dependent.
+    """
+
+    @torch.no_grad()
+    def update(self, step: Step) -> Update:
+        return of_weights(self.ask(of_unit_scale(step.gramian)))
 
 
 class FromJacobian(Named):
@@ -137,6 +166,11 @@ class TwoBatches(Named):
         first, second = step.jacobian, given(step.second, "second").jacobian
         weights = self.ask(first @ second.T)
         return Update(direction=weights @ ((first + second) / 2), shown=weights)
+
+
+def of_unit_scale(gramian: Tensor) -> Tensor:
+    """The Gramian over its mean diagonal; one of zeros as it is."""
+    return ratio(gramian, gramian.diagonal().mean())
 
 
 @contextmanager

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 T = TypeVar("T")
 
+SMALLEST = 1e-8
+"""Losses below it count as it in logarithms and ratios, so that a solved task stays finite."""
+
 
 @dataclass(frozen=True)
 class Setup:

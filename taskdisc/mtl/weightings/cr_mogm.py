@@ -5,7 +5,7 @@ from pkgutil import resolve_name
 import torch
 from torchjd.aggregation import CRMOGMWeighting
 
-from taskdisc.mtl.weightings.adapters import Adapted
+from taskdisc.mtl.weightings.adapters import Adapted, of_unit_scale
 from taskdisc.mtl.weightings.base import Setup, Step, Update, of_weights
 
 
@@ -24,4 +24,4 @@ class SmoothedWeights(Adapted):
 
     @torch.no_grad()
     def update(self, step: Step) -> Update:
-        return of_weights(self.ask(step.gramian))
+        return of_weights(self.ask(of_unit_scale(step.gramian)))

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, ratio
-from taskdisc.mtl.weightings.scale_invariant import SMALLEST
+from taskdisc.mtl.weightings.base import SMALLEST, Setup, Step, Update, Weighting, ratio
 
 
 class DualBalancing(Weighting):

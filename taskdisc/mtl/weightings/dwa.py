@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from taskdisc.mtl.weightings.adapters import FromLosses
+from taskdisc.mtl.weightings.adapters import FromPositiveLosses
 from taskdisc.mtl.weightings.base import Setup
 
 
-class DynamicWeightAverage(FromLosses):
+class DynamicWeightAverage(FromPositiveLosses):
     """Weights by how slowly the losses fell over the last two epochs; equal in the first two."""
 
     def __init__(self, setup: Setup, temperature: float) -> None:

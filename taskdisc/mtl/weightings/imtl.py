@@ -4,6 +4,7 @@ import torch
 from torchjd.aggregation import IMTLGWeighting
 from torchjd.scalarization import IMTLL
 
+from taskdisc.mtl.weightings.adapters import of_unit_scale
 from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, of_total
 
 
@@ -33,5 +34,6 @@ class BalancedBoth(Weighting):
         total = self.scales(step.losses)
         with torch.no_grad():
             factors = self.scales.log_scale.exp().to(step.gramian)
-            weights = factors * self.balance(step.gramian * torch.outer(factors, factors))
+            scaled = of_unit_scale(step.gramian * torch.outer(factors, factors))
+            weights = factors * self.balance(scaled)
         return Update(total=total, weights=weights, shown=weights)

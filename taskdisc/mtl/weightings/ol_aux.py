@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from taskdisc.mtl.weightings.base import MainWeighting, Setup, Step, Update, of_total
-from taskdisc.mtl.weightings.scale_invariant import SMALLEST
+from taskdisc.mtl.weightings.base import SMALLEST, MainWeighting, Setup, Step, Update, of_total
 
 
 class OnlineAuxiliaries(MainWeighting):

@@ -2,10 +2,7 @@
 
 import torch
 
-from taskdisc.mtl.weightings.base import Step, Update, Weighting, of_total
-
-SMALLEST = 1e-8
-"""Losses below it count as it in logarithms, so that a solved task has a finite gradient."""
+from taskdisc.mtl.weightings.base import SMALLEST, Step, Update, Weighting, of_total
 
 
 class ScaleInvariant(Weighting):

@@ -129,7 +129,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/1904.08492",
         ),
         Needs.LOSSES,
-        "adapters:FromLosses",
+        "adapters:FromPositiveLosses",
         torchjd="scalarization:GeometricMean",
     ),
     "imtl-l": Row(
@@ -142,7 +142,7 @@ WEIGHTINGS: dict[str, Row] = {
         "equal projections of the update on every gradient",
         IMPARTIAL,
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:IMTLGWeighting",
     ),
     "imtl": Row(
@@ -253,7 +253,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/1810.04650",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:MGDAWeighting",
         settings={"epsilon": Number(0.001, **RATE), "max_iters": Whole(100, low=1)},
     ),
@@ -280,7 +280,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/2010.05874",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:GradVacWeighting",
         settings={"beta": Number(0.5, low=0.0, high=1.0), "eps": Number(1e-8, low=0.0)},
         random=True,
@@ -308,7 +308,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/2110.14048",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:CAGradWeighting",
         settings={"c": Number(0.5, low=0.0), "norm_eps": Number(1e-4, low=0.0)},
         extra="cagrad",
@@ -325,7 +325,7 @@ WEIGHTINGS: dict[str, Row] = {
             "optim_niter": Whole(20, low=1),
         },
         extra="nash_mtl",
-        one_task="its gradient, at most max_norm long",
+        least_tasks=lambda settings: 2,
     ),
     "aligned-mtl": Row(
         "gradients made orthogonal and equally long before the mean",
@@ -337,7 +337,7 @@ WEIGHTINGS: dict[str, Row] = {
             "Alignment_for_Multi-Task_Learning_CVPR_2023_paper.pdf",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:AlignedMTLWeighting",
         settings={
             "pref_vector": PerTask(_equal_shares, low=0.0),
@@ -353,8 +353,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/2402.15638",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
-        torchjd="aggregation:FairGradWeighting",
+        "fairgrad:FairSharing",
         settings={"alpha": Number(1.0, low=0.0)},
         extra="fairgrad",
         one_task="its gradient g times |g|^(−2α / (1 + α)): at unit length for α = 1",
@@ -368,7 +367,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/2406.16232",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:UPGradWeighting",
         settings={"pref_vector": PerTask(_equal_shares, low=0.0)},
         extra="quadprog_projector",
@@ -382,7 +381,7 @@ WEIGHTINGS: dict[str, Row] = {
             "https://arxiv.org/abs/1706.08840",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:DualProjWeighting",
         settings={"pref_vector": PerTask(_equal_shares, low=0.0)},
         extra="quadprog_projector",
@@ -410,7 +409,7 @@ WEIGHTINGS: dict[str, Row] = {
             "f4b9ec30ad9f68f89b29639786cb62ef-Paper.pdf",
         ),
         Needs.GRAMIAN,
-        "adapters:FromGramian",
+        "adapters:FromScaledGramian",
         torchjd="aggregation:KrumWeighting",
         settings={"n_byzantine": Whole(0), "n_selected": Whole(1, low=1, within_tasks=True)},
         least_tasks=lambda settings: settings["n_byzantine"] + 3,
@@ -489,6 +488,10 @@ WEIGHTINGS: dict[str, Row] = {
         "adapters:TwoBatches",
         torchjd="aggregation:MoDoWeighting",
         settings={"gamma": Number(0.1, **RATE), "rho": Number(0.1, low=0.0)},
+        limits={
+            "scale": "for gradients longer than about 10⁴ torchjd's projection onto the simplex "
+            "rounds all weights to 0, and the shared parameters stand still"
+        },
     ),
     "sdmgrad": Row(
         "weights of least norm near given preferences, by two independent batches",
@@ -567,7 +570,7 @@ WEIGHTINGS: dict[str, Row] = {
         Paper(
             "Tran-Thien",
             2020,
-            "Auxiliary tasks",
+            "Censoring the auxiliary loss gradient to mitigate risks of negative transfer",
             "https://github.com/vivien000/auxiliary-learning2",
         ),
         Needs.JACOBIAN,
@@ -594,6 +597,10 @@ WEIGHTINGS: dict[str, Row] = {
             "log": Flag(True),
         },
         requires_main=True,
+        limits={
+            "scale": "its weights grow with the squares of the gradients, without bound, and "
+            "overflow with gradients of 10¹⁵"
+        },
     ),
     "orthogonal": Row(
         "auxiliary gradients without what is along the main one",
