@@ -101,7 +101,6 @@ def test_order_of_tasks_does_not_matter(name: str) -> None:
 DEGENERATE = {
     "zero": torch.zeros(3, 3),
     "duplicate": torch.stack([THREE[0], THREE[1], THREE[1]]),
-    "all equal": THREE[:1].repeat(3, 1),
     "dependent": torch.tensor([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]),
     "opposite": torch.tensor([[1.0, 2, 3], [-1, -2, -3], [2, 4, 6]]),
     "one zero": torch.tensor([[1.0, 2, 3], [0, 0, 0], [2, 5, 6]]),
@@ -114,7 +113,7 @@ DEGENERATE = {
 @pytest.mark.parametrize("case", DEGENERATE)
 @each_weighting
 def test_degenerate_gradients_give_finite_updates(name: str, case: str) -> None:
-    found = directions(made(name, 3), DEGENERATE[case], n_steps=6)
+    found = directions(made(name, 3), DEGENERATE[case], n_steps=4)
     assert torch.stack(found).isfinite().all()
     if case == "zero":
         assert not torch.stack(found).any()
@@ -127,7 +126,7 @@ def test_extreme_losses_give_finite_updates(name: str, losses: list[float]) -> N
     assert torch.stack(found).isfinite().all()
 
 
-@pytest.mark.parametrize("scale", SCALES)
+@pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1]])
 @pytest.mark.parametrize("name", [n for n in NAMES if "scale" not in WEIGHTINGS[n].limits])
 def test_gradients_of_any_scale_give_finite_updates(name: str, scale: float) -> None:
     found = torch.stack(directions(made(name, 4), FOUR * scale, n_steps=6))
@@ -181,7 +180,7 @@ def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
     return torch.load(buffer, weights_only=True)
 
 
-@pytest.mark.parametrize("n_before", [0, 1, 7])
+@pytest.mark.parametrize("n_before", [0, 5])
 @each_weighting
 def test_restored_weightings_go_on_as_if_never_stopped(name: str, n_before: int) -> None:
     losses = [1.0, 2.0, 0.5, 1.5]
@@ -199,14 +198,22 @@ def test_restored_weightings_go_on_as_if_never_stopped(name: str, n_before: int)
         assert_close(found, expected, atol=0, rtol=0)
 
 
-def test_state_is_saved_as_it_was() -> None:
-    weighting = made("excess-mtl", 3)
-    weighting.update(step_of(THREE))
+@pytest.mark.parametrize("name", ["excess-mtl", "nash-mtl", "famo", "gradvac", "dwa"])
+def test_a_saved_state_stays_as_it_was(name: str) -> None:
+    weighting = made(name, 3)
+    directions(weighting, THREE)
     state = weighting.state_dict()
-    before = {name: t.clone() for name, t in state["_extra_state"]["rule"].items() if t is Tensor}
-    weighting.update(step_of(THREE))
-    after = {name: t for name, t in state["_extra_state"]["rule"].items() if t is Tensor}
-    assert_close(after, before)
+    before = saved_and_loaded(state)
+    directions(weighting, FOUR[:3, :3], [0.5, 0.6, 0.7], n_steps=2)
+    assert str(state) == str(before)
+
+
+@pytest.mark.parametrize("name", ["gradvac", "famo", "uncertainty", "gradnorm", "equal"])
+def test_a_state_of_other_tasks_is_refused(name: str) -> None:
+    first = made(name, 4)
+    directions(first, FOUR)
+    with pytest.raises((SettingError, RuntimeError), match=r"`n_tasks` must be 4|size mismatch"):
+        made(name, 3).load_state_dict(first.state_dict())
 
 
 @each_weighting

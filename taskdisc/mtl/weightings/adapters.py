@@ -15,6 +15,7 @@ from taskdisc.mtl.weightings.base import (
     Step,
     Update,
     Weighting,
+    check_tasks,
     given,
     of_total,
     of_weights,
@@ -68,9 +69,10 @@ class Adapted(Weighting):
         if kept is None:
             names = STATE.get(type(self._rule).__name__, ())
             kept = {name: _copied(getattr(self._rule, name)) for name in names}
-        return {"n_steps": self._n_steps, "rule": kept}
+        return {"n_tasks": self.n_tasks, "n_steps": self._n_steps, "rule": kept}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        check_tasks(state["n_tasks"], self.n_tasks)
         self._n_steps = state["n_steps"]
         self._restored = state["rule"]
 

@@ -51,6 +51,7 @@ class AutoLambda(MainWeighting):
             [self.mean_square],
             [],
             [self.n_steps],
+            foreach=False,
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,

@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from taskdisc.errors import SettingError
+
 T = TypeVar("T")
 
 SMALLEST = 1e-8
@@ -153,7 +155,9 @@ class Weighting(nn.Module, ABC):
         # A buffer that gets its shape from the first gradients is empty until then.
         for name, buffer in self._buffers.items():
             saved = state_dict.get(prefix + name)
-            if buffer is not None and saved is not None and saved.shape != buffer.shape:
+            if buffer is None or saved is None:
+                continue
+            if not buffer.numel() or not saved.numel():
                 self._buffers[name] = torch.empty_like(saved, device=buffer.device)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
@@ -177,6 +181,16 @@ def of_total(total: Tensor, losses: Tensor) -> Update:
 def of_weights(weights: Tensor) -> Update:
     """The update by a combination of the gradients with these weights [n_tasks]."""
     return Update(weights=weights, shown=weights)
+
+
+def check_tasks(saved: int, n_tasks: int) -> None:
+    """Refuse a saved state of another number of tasks.
+
+    Raises:
+        SettingError: it is one.
+    """
+    if saved != n_tasks:
+        raise SettingError(f"`n_tasks` must be {saved}, as in the saved state, got {n_tasks}.")
 
 
 def ratio(a: Tensor, b: Tensor) -> Tensor:

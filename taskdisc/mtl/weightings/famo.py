@@ -1,12 +1,13 @@
 """Fast adaptive multitask optimisation."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor
 from torchjd.scalarization import FAMO
 
-from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, of_total
+from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, check_tasks, of_total
 
 
 class FastAdaptive(Weighting):
@@ -31,12 +32,14 @@ class FastAdaptive(Weighting):
             return self._restored
         optimizer = self._rule._optimizer
         return {
+            "n_tasks": self.n_tasks,
             "rule": {name: value.clone() for name, value in self._rule.state_dict().items()},
             "losses": self._rule._prev_losses,
-            "optimizer": None if optimizer is None else optimizer.state_dict(),
+            "optimizer": None if optimizer is None else deepcopy(optimizer.state_dict()),
         }
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
+        check_tasks(state["n_tasks"], self.n_tasks)
         self._restored = state
 
     @property
