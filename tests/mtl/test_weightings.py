@@ -316,6 +316,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("fixed", {"weights": [1, 2]}, "`weights` .* a list of 3 numbers, one for each task"),
     ("fixed", {"weights": 2}, "got 2"),
     ("cosmos", {"weights": [0, 0, 0]}, "not all of them 0"),
+    ("graddrop", {"leak": [0, 1, 2]}, "of at least 0 and at most 1, one for each task"),
     ("stch", {"weights": [1, 1, -1]}, "of at least 0"),
     ("uncertainty", {"kinds": ["regression"]}, "a list of 3 words among regression, class"),
     ("uncertainty", {"kinds": ["regression"] * 2 + ["x"]}, "`kinds`"),

@@ -17,7 +17,7 @@ from taskdisc.mtl.weightings.base import (
 class AutoLambda(MainWeighting):
     """Σ λ L, with λ moved so that a step with it lowers the main task's validation loss.
 
-    Liu et al. 2022, eq. 5: after a trial step θ′ = θ − α Σ λ ∇L the derivative of the validation
+    Liu et al. 2022: after a trial step θ′ = θ − α Σ λ ∇L the derivative of the validation
     loss by λ_i is −α ∇L_main^val(θ′)·∇L_i(θ). Where the gradients are at hand it is this product,
     which the paper approximates by finite differences. Adam follows it before each step. λ is not
     bounded below.

@@ -199,6 +199,11 @@ def ratio(a: Tensor, b: Tensor) -> Tensor:
 
 
 def given(value: T | None, name: str) -> T:
+    """The value, where there is one.
+
+    Raises:
+        ValueError: there is none.
+    """
     if value is None:
         raise ValueError(f"`{name}` must be given to a weighting that needs it, got None.")
     return value

@@ -10,7 +10,7 @@ from taskdisc.mtl.weightings.base import Setup, Step, Update, of_weights
 
 
 class SmoothedWeights(Adapted):
-    """λ ← αλ + (1 − α)λ̂, with λ̂ the weights that another one gives. Zhou et al. 2022, algorithm 1.
+    """λ ← αλ + (1 − α)λ̂, with λ̂ the weights that another one gives. Zhou et al. 2022.
 
     Args:
         setup: For what it is made.

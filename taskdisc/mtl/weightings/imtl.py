@@ -22,7 +22,7 @@ class BalancedLosses(Weighting):
 class BalancedBoth(Weighting):
     """IMTL-L for heads and scales s; the shared parameters follow IMTL-G on its scaled losses.
 
-    Liu et al. 2021, algorithm 1: gradients of exp(s)L have the Gramian D G D, D = diag(exp(s)).
+    Liu et al. 2021: gradients of exp(s)L have the Gramian D G D, D = diag(exp(s)).
     """
 
     def __init__(self, setup: Setup) -> None:

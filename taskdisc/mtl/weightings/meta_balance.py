@@ -16,7 +16,7 @@ from taskdisc.mtl.weightings.base import (
 class MetaBalance(MainWeighting):
     """w_i = r m_main / m_i + 1 − r, with moving means m of the gradients' norms.
 
-    He et al. 2022, algorithm 1, there per parameter tensor, here over all shared ones.
+    He et al. 2022, there per parameter tensor, here over all shared ones.
 
     Args:
         setup: For what it is made.

@@ -9,7 +9,7 @@ from taskdisc.mtl.weightings.base import Setup, Step, Update, Weighting, ratio
 class CorrectedGradients(Weighting):
     """λ @ y with tracked gradients y and weights λ that are moved towards their least norm.
 
-    Fernando et al. 2023, algorithm 1: y ← y − β(y − g), then λ ← softmax(λ − γ(yyᵀ + ρI)λ), from
+    Fernando et al. 2023: y ← y − β(y − g), then λ ← softmax(λ − γ(yyᵀ + ρI)λ), from
     y = 0 and equal λ. As in LibMTL, λ goes through a softmax where the paper projects onto the
     simplex, and each g is brought to the length of its loss.
 

@@ -109,26 +109,28 @@ class Choice:
 
 @dataclass(frozen=True)
 class PerTask:
-    """One number for each task, at least `low`; with `total`, not all of them 0.
+    """One number for each task, from `low` to `high`; with `total`, not all of them 0.
 
     None stands for `fill(n_tasks)` for each task, or is passed on where there is no `fill`.
     """
 
     fill: Callable[[int], float] | None = None
     low: float = -math.inf
+    high: float = math.inf
     total: bool = False
     default: None = None
 
     def rule(self, n_tasks: int) -> str:
         least = "" if math.isinf(self.low) else f" of at least {self.low:g}"
+        most = "" if math.isinf(self.high) else f" and at most {self.high:g}"
         some = ", not all of them 0" if self.total else ""
-        return f"a list of {n_tasks} numbers{least}, one for each task{some}"
+        return f"a list of {n_tasks} numbers{least}{most}, one for each task{some}"
 
     def keeps(self, value: Any, n_tasks: int) -> bool:
         return value is None or (
             isinstance(value, list | tuple)
             and len(value) == n_tasks
-            and all(_is_number(number) and number >= self.low for number in value)
+            and all(_is_number(number) and self.low <= number <= self.high for number in value)
             and (any(value) or not self.total)
         )
 

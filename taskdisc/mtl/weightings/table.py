@@ -296,7 +296,7 @@ WEIGHTINGS: dict[str, Row] = {
         Needs.JACOBIAN,
         "adapters:Aggregated",
         torchjd="aggregation:GradDrop",
-        settings={"leak": PerTask(_zeros, low=0.0)},
+        settings={"leak": PerTask(_zeros, low=0.0, high=1.0)},
         random=True,
     ),
     "cagrad": Row(

@@ -36,7 +36,7 @@ class Uncertainty(Weighting):
 class RevisedUncertainty(Weighting):
     """Σ L/(2σ²) + log(1 + σ²), σ learned: its regulariser is never negative.
 
-    Liebel and Körner 2018, eq. 3, for all kinds of tasks. log σ² starts at 0.
+    Liebel and Körner 2018, for all kinds of tasks. log σ² starts at 0.
     """
 
     def __init__(self, setup: Setup) -> None:
