@@ -6,7 +6,7 @@ from taskdisc.mtl.weightings.base import SMALLEST, Step, Update, Weighting, of_t
 
 
 class ScaleInvariant(Weighting):
-    """Σ log L: multiplying a loss by a constant changes nothing. A baseline of Navon et al. 2022."""
+    """Σ log L: a loss times a constant gives the same update. A baseline of Navon et al. 2022."""
 
     def update(self, step: Step) -> Update:
         total = torch.log(step.losses.clamp(min=SMALLEST)).sum()

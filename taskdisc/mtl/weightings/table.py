@@ -54,7 +54,7 @@ WEIGHTINGS: dict[str, Row] = {
             "Xin et al.",
             2022,
             "Do Current Multi-Task Optimization Methods in Deep Learning Even Help?",
-            "https://arxiv.org/abs/2209.11379",
+            "https://openreview.net/forum?id=A2Ya5aLtyuG",
         ),
         Needs.LOSSES,
         "adapters:FromLosses",
