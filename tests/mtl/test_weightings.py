@@ -110,28 +110,29 @@ DEGENERATE = {
 }
 
 
-@pytest.mark.parametrize("case", DEGENERATE)
 @each_weighting
-def test_degenerate_gradients_give_finite_updates(name: str, case: str) -> None:
-    found = directions(made(name, 3), DEGENERATE[case], n_steps=4)
-    assert torch.stack(found).isfinite().all()
-    if case == "zero":
-        assert not torch.stack(found).any()
+def test_degenerate_gradients_give_finite_updates(name: str) -> None:
+    found = {
+        case: torch.stack(directions(made(name, 3), jacobian, n_steps=4))
+        for case, jacobian in DEGENERATE.items()
+    }
+    assert [case for case, updates in found.items() if not updates.isfinite().all()] == []
+    assert not found["zero"].any()
 
 
-@pytest.mark.parametrize("losses", [[0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [1e15, 1e-15, 1.0]])
 @each_weighting
-def test_extreme_losses_give_finite_updates(name: str, losses: list[float]) -> None:
-    found = directions(made(name, 3), THREE, losses, n_steps=6)
-    assert torch.stack(found).isfinite().all()
+def test_extreme_losses_give_finite_updates(name: str) -> None:
+    for losses in ([0.0, 0.0, 0.0], [0.0, 1.0, 2.0], [1e15, 1e-15, 1.0]):
+        found = torch.stack(directions(made(name, 3), THREE, losses, n_steps=6))
+        assert found.isfinite().all(), losses
 
 
-@pytest.mark.parametrize("scale", [SCALES[0], SCALES[-1]])
 @pytest.mark.parametrize("name", [n for n in NAMES if "scale" not in WEIGHTINGS[n].limits])
-def test_gradients_of_any_scale_give_finite_updates(name: str, scale: float) -> None:
-    found = torch.stack(directions(made(name, 4), FOUR * scale, n_steps=6))
-    assert found.isfinite().all()
-    assert found.any(dim=1).all()
+def test_gradients_of_any_scale_give_finite_updates(name: str) -> None:
+    for scale in (SCALES[0], SCALES[-1]):
+        found = torch.stack(directions(made(name, 4), FOUR * scale, n_steps=6))
+        assert found.isfinite().all(), scale
+        assert found.any(dim=1).all(), scale
 
 
 def test_modo_stands_still_with_long_gradients() -> None:
@@ -165,12 +166,12 @@ BY_SIZE = {
 }
 
 
-@pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in BY_SIZE])
-def test_directions_grow_with_the_gradients(name: str, scale: float) -> None:
+def test_directions_grow_with_the_gradients(name: str) -> None:
     (expected,) = directions(made(name, 4), FOUR)
-    (found,) = directions(made(name, 4), FOUR * scale)
-    assert_close(found / scale, expected, atol=1e-4, rtol=1e-3)
+    for scale in SCALES:
+        (found,) = directions(made(name, 4), FOUR * scale)
+        assert_close(found / scale, expected, atol=1e-4, rtol=1e-3)
 
 
 def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
@@ -301,6 +302,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("equal", {"main": 3}, "`main` must be the number of a task, 0 to 2, got 3"),
     ("equal", {"main": -1}, "`main` must be"),
     ("equal", {"n_tasks": 0}, "`n_tasks` must be at least 1"),
+    ("random", {"seed": -1}, "`seed` must be at least 0, got -1"),
     ("nash-mtl", {"n_tasks": 1}, "`n_tasks` must be at least 2"),
     ("krum", {"n_byzantine": 1}, "`n_tasks` must be at least 4"),
     ("trimmed-mean", {"trim_number": 2}, "`n_tasks` must be at least 5"),

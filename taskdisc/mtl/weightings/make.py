@@ -28,6 +28,8 @@ def make_weighting(
             few tasks for this weighting, or a solver that is not installed.
     """
     row = checked(name, n_tasks, main, settings)
+    if seed < 0:
+        raise SettingError(f"`seed` must be at least 0, got {seed}.")
     from taskdisc.mtl.weightings.base import Setup
 
     given = {**row.defaults, **settings}
