@@ -241,6 +241,7 @@ def _map(
 
     colours = np.full((len(sizes), len(ratios)), np.nan)
     above = np.full(colours.shape, np.nan)
+    top = max(0.2, *(row["taskness_mean"] for row in table))
     for row in table:
         i, j = sizes.index(row["n_images"]), ratios.index(row["ratio"])
         colours[i, j], above[i, j] = row["taskness_mean"], row["verdict"] == ABOVE
@@ -253,7 +254,7 @@ def _map(
             f"{row['taskness_mean']:.2f}\n±{row['taskness_sem']:.2f}",
             ha="center",
             va="center",
-            color="white" if row["taskness_mean"] > 0.55 else "black",
+            color="white" if row["taskness_mean"] > 0.55 * top else "black",
             fontsize=9,
         )
     for i, j in np.argwhere(above[:, 1:] + above[:, :-1] == 1):
@@ -264,7 +265,7 @@ def _map(
     axes.set(xlabel="class ratio", ylabel="images")
     axes.set_xticks(range(len(ratios)), [f"1:{ratio}" for ratio in ratios])
     axes.set_yticks(range(len(sizes)), [str(size) for size in sizes])
-    return axes.imshow(colours, cmap="Blues", vmin=0, vmax=1, aspect="auto", origin="lower")
+    return axes.imshow(colours, cmap="Blues", vmin=0, vmax=top, aspect="auto", origin="lower")
 
 
 def _curves(axes: "Axes", values: dict[tuple[int, int], list[float]], sizes: list[int]) -> None:
