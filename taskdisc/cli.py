@@ -569,9 +569,9 @@ def _finite(value: Any) -> Any:
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
-    from taskdisc.report.study_page import cell_text
+    from taskdisc.report.plots import cell_text
 
-    return escape(cell_text(value))
+    return escape(cell_text(value).replace("−", "-"))  # what a pipe reads wants a plain minus
 
 
 def _say(text: str, quietly: bool) -> None:

@@ -7,7 +7,6 @@ from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_resu
 from taskdisc.errors import SettingError, TaskdiscError
 from taskdisc.folder import CONFIG, SEARCH, made_by
 from taskdisc.journal import read_journal
-from taskdisc.studies.run import TABLE, progress_of
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
@@ -43,6 +42,8 @@ def _row(path: Path) -> dict[str, Any]:
     try:
         row["made_by"] = made_by(path)
         if row["made_by"] != SEARCH:
+            from taskdisc.studies.run import TABLE, progress_of  # slow; searches need none of it
+
             n_done, n_cells, settings_of_study = progress_of(path)
             row["seed"] = getattr(settings_of_study, "seed", "–")
             if hasattr(settings_of_study, "images"):

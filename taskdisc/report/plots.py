@@ -4,7 +4,8 @@ Every plot is a function of numbers; the page's style sheet gives the classes th
 """
 
 from collections.abc import Iterable, Sequence
-from math import ceil, floor, log10
+from math import ceil, floor, isnan, log10
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 import numpy as np
@@ -23,6 +24,17 @@ def number(value: float, decimals: int = 3) -> str:
     if not any(digit in text for digit in "123456789"):
         text = text.lstrip("-")
     return text.replace("-", "−")
+
+
+def cell_text(value: Any) -> str:
+    """A value of the table; a dash where there is none."""
+    if value is None or (isinstance(value, float) and isnan(value)):
+        return "–"
+    if isinstance(value, float):
+        if abs(value) >= 1e12:
+            return f"{value:.2e}"
+        return number(value) if abs(value) < 1000 else f"{value:.0f}"
+    return str(value)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

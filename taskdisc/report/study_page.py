@@ -2,16 +2,15 @@
 
 import base64
 import json
-import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from taskdisc.errors import RunFolderError
 from taskdisc.folder import CONFIG, ENVIRONMENT
 from taskdisc.report.facts import flat
-from taskdisc.report.plots import number
+from taskdisc.report.plots import cell_text
 from taskdisc.report.templates import source, templates
 from taskdisc.studies import STUDIES
 from taskdisc.taskness.confirm import LEVEL
@@ -72,14 +71,3 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         level=LEVEL,
         style=source(environment_of, "page.css"),
     )
-
-
-def cell_text(value: Any) -> str:
-    """A value of the table; a dash where there is none."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if isinstance(value, float):
-        if abs(value) >= 1e12:
-            return f"{value:.2e}"
-        return number(value) if abs(value) < 1000 else f"{value:.0f}"
-    return str(value)

@@ -11,7 +11,7 @@ from browser import visited
 from taskdisc.config import Settings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.report.study_page import cell_text
+from taskdisc.report.plots import cell_text
 from taskdisc.studies import STUDIES
 from taskdisc.studies.drawing import band, plot
 from taskdisc.studies.run import StudyFolder, new_study, run_study
