@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.mtl.settings import check_settings, values_of
 from taskdisc.mtl.weightings.row import Row
 from taskdisc.mtl.weightings.table import WEIGHTINGS
 
@@ -32,8 +33,7 @@ def make_weighting(
         raise SettingError(f"`seed` must be at least 0, got {seed}.")
     from taskdisc.mtl.weightings.base import Setup
 
-    given = {**row.defaults, **settings}
-    values = {key: setting.value(given[key], n_tasks) for key, setting in row.settings.items()}
+    values = values_of(row.settings, settings, n_tasks)
     if row.torchjd:
         values["torchjd"] = row.torchjd
     try:
@@ -61,15 +61,7 @@ def checked(name: str, n_tasks: int, main: int | None, settings: dict[str, Any])
         raise SettingError(f"`main` must be the number of a task, 0 to {n_tasks - 1}, got {main}.")
     if main is None and row.requires_main:
         raise SettingError(f"`main` must name the main task for weighting '{name}', got none.")
-    for key, value in settings.items():
-        if key not in row.settings:
-            cure = did_you_mean(key, row.settings) if row.settings else "it has no settings."
-            raise SettingError(f"`{key}` is not a setting of weighting '{name}'; {cure}")
-        setting = row.settings[key]
-        if not setting.keeps(value, n_tasks):
-            raise SettingError(
-                f"`{key}` of weighting '{name}' must be {setting.rule(n_tasks)}, got {value!r}."
-            )
+    check_settings("weighting", name, row.settings, settings, n_tasks)
     least = row.least_tasks({**row.defaults, **settings})
     if n_tasks < least:
         raise SettingError(

@@ -6,7 +6,8 @@ from enum import Enum
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from taskdisc.mtl.weightings.settings import Setting
+from taskdisc.mtl.paper import Paper
+from taskdisc.mtl.settings import Setting
 
 if TYPE_CHECKING:
     from taskdisc.mtl.weightings.base import Weighting
@@ -20,16 +21,6 @@ class Needs(Enum):
     JACOBIAN = "the tasks' gradients"
     TWO_BATCHES = "the tasks' gradients on two batches"
     VALIDATION = "the tasks' gradients and a validation batch"
-
-
-@dataclass(frozen=True)
-class Paper:
-    """Where a weighting comes from."""
-
-    authors: str
-    year: int
-    title: str
-    url: str
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from taskdisc.mtl.weightings.row import Needs, Paper, Row
-from taskdisc.mtl.weightings.settings import Choice, Flag, Number, PerTask, Whole, WordPerTask
+from taskdisc.mtl.paper import Paper
+from taskdisc.mtl.settings import Choice, Flag, Number, PerTask, Whole, WordPerTask
+from taskdisc.mtl.weightings.row import Needs, Row
 
 RATE: dict[str, Any] = {"low": 0.0, "open_low": True}
 SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0, "open_high": True}

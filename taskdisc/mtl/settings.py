@@ -1,9 +1,11 @@
-"""Kinds of settings of a weighting, as data: a default and a rule that values must keep."""
+"""Kinds of settings of a method, as data: a default and a rule that values must keep."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+from taskdisc.errors import SettingError, did_you_mean
 
 
 class Setting(Protocol):
@@ -163,3 +165,38 @@ class WordPerTask:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def check_settings(
+    what: str, name: str, settings: Mapping[str, Setting], given: Mapping[str, Any], n_tasks: int
+) -> None:
+    """Refuse values that a method does not take.
+
+    Args:
+        what: The kind of method, for error sentences: `weighting`, `architecture`, …
+        name: The method.
+        settings: Its settings by name.
+        given: Values for some of them.
+        n_tasks: For how many tasks.
+
+    Raises:
+        SettingError: an unknown setting, or a value that breaks its rule.
+    """
+    for key, value in given.items():
+        if key not in settings:
+            cure = did_you_mean(key, settings) if settings else "it has no settings."
+            raise SettingError(f"`{key}` is not a setting of {what} '{name}'; {cure}")
+        if not settings[key].keeps(value, n_tasks):
+            raise SettingError(
+                f"`{key}` of {what} '{name}' must be {settings[key].rule(n_tasks)}, got {value!r}."
+            )
+
+
+def values_of(
+    settings: Mapping[str, Setting], given: Mapping[str, Any], n_tasks: int
+) -> dict[str, Any]:
+    """All settings of a method, those that are not given at their defaults, as it takes them."""
+    return {
+        key: setting.value(given.get(key, setting.default), n_tasks)
+        for key, setting in settings.items()
+    }
