@@ -346,29 +346,77 @@ def study(
     show_settings: ShowSettings = False,
 ) -> None:
     """Run a learnability study, small and on digits without CONFIG; without NAME, list them."""
-    from taskdisc.folder import REPORT
     from taskdisc.studies import STUDIES
 
     if name is None and resume is None:
-        _print_table([{"study": key, "question": row.question} for key, row in STUDIES.items()])
+        rows = {key: row for key, row in STUDIES.items() if not row.command}
+        _print_table([{"study": key, "question": row.question} for key, row in rows.items()])
         return
+    if name in STUDIES and STUDIES[name].command:
+        raise SettingError(
+            f"`study` must be a study without a command of its own, got {name!r}; "
+            f"use: taskdisc {STUDIES[name].command}"
+        )
+    given = (config, changes, seed, root, download)
+    _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
+
+
+@app.command()
+def mtl(
+    config: Annotated[
+        Path | None, typer.Argument(help="Settings, a YAML file; see configs/mtl/.")
+    ] = None,
+    changes: Changes = [],  # noqa: B006
+    seeds: Annotated[
+        int | None, typer.Option(help="Trainings of each row, from as many seeds.", min=1)
+    ] = None,
+    out: Out = None,
+    resume: Resume = None,
+    seed: Seed = None,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    root: Root = None,
+    download: Download = False,
+    as_json: AsJson = False,
+    show_settings: ShowSettings = False,
+) -> None:
+    """Compare ways of training several tasks; without CONFIG some of them, on digits."""
+    changes = [*changes, *([] if seeds is None else [f"seeds={seeds}"])]
+    given = (config, changes, seed, root, download)
+    name = None if resume is not None and not any(given) else "mtl"
+    _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
+
+
+def _run_study(
+    name: str | None,
+    given: tuple[Path | None, list[str], int | None, Path | None, bool],
+    out: Path | None,
+    resume: Path | None,
+    jobs: int,
+    device: str,
+    as_json: bool,
+    show_settings: bool,
+) -> None:
+    """Start a study with the settings that were given, or go on with one."""
     from taskdisc.config import dump_settings
+    from taskdisc.folder import REPORT
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
+    from taskdisc.studies import STUDIES, command_of
     from taskdisc.studies.run import new_study, open_study, run_study, study_named
 
     if name is not None:
         kind = study_named(name).settings
         if show_settings:
-            print(dump_settings(_settings(kind, config, changes, seed, root, download)))
+            print(dump_settings(_settings(kind, *given)))
             return
     pool = Pool(jobs, device)
     with progress_for() as progress:
         if resume is None:
             assert name is not None
-            settings = _settings(kind, config, changes, seed, root, download)
-            folder = new_study(name, settings, out, pool, progress)
+            folder = new_study(name, _settings(kind, *given), out, pool, progress)
         else:
+            config, changes, seed, root, download = given
             if name or config or changes or out or seed is not None or root or download:
                 raise SettingError(
                     "--resume must stand without NAME, CONFIG, --out and settings, for it goes on "
@@ -381,9 +429,10 @@ def study(
         except KeyboardInterrupt:
             progress.finish()
             n_cells = len(STUDIES[folder.name].cells(folder.settings))
+            command = command_of(folder.name).split()[0]
             print(
                 f"stopped after {len(folder.cells.lines)} of {n_cells} cells; "
-                f"go on with: taskdisc study --resume {folder.path}",
+                f"go on with: taskdisc {command} --resume {folder.path}",
                 file=sys.stderr,
             )
             raise SystemExit(130) from None

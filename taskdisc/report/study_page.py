@@ -12,12 +12,27 @@ from taskdisc.folder import CONFIG, ENVIRONMENT
 from taskdisc.report.facts import flat
 from taskdisc.report.plots import cell_text
 from taskdisc.report.templates import source, templates
-from taskdisc.studies import STUDIES
+from taskdisc.studies import STUDIES, command_of
 from taskdisc.taskness.confirm import LEVEL
 from taskdisc.taskness.protocol import WINDOW
 
 if TYPE_CHECKING:
     from taskdisc.studies.run import FinishedStudy
+
+OF_TASKNESS = {
+    "taskness": "(b − g) / b, a mean over splits of the images into those that train a network and "
+    "those that validate it. b: validation cross-entropy without seeing a pixel. g: the lowest "
+    f"that the network reaches, after a rolling median of {WINDOW} steps. 0 is no better than "
+    "blind, 1 is solved.",
+    "T_task": f"The taskness that {100 - 100 * LEVEL:g} % of random labelings stay below, scored "
+    "alike.",
+}
+"""Words of studies that score labelings, and what they mean."""
+
+OF_REPEATS = {
+    "s.e., s.d.": "Standard error of a mean over repeats, and standard deviation of the repeats. "
+    "What the repeats are, the captions say.",
+}
 
 MOST_ROWS = 200
 """Rows of the table that the page shows; all are in table.csv."""
@@ -66,8 +81,10 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         settings=flat(study.settings.model_dump(mode="json")),
         environment=flat({k: v for k, v in environment.items() if k not in ("schema", "made_by")}),
         command=command,
-        again_command=f"taskdisc study {study.name} {shlex.quote(str(folder / CONFIG))}",
-        window=WINDOW,
-        level=LEVEL,
+        made_by=command_of(study.name),
+        again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
+        texts=answer.texts,
+        papers=answer.papers,
+        words={**(STUDIES[study.name].words or OF_TASKNESS), **OF_REPEATS},
         style=source(environment_of, "page.css"),
     )

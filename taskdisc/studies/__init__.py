@@ -8,6 +8,7 @@ from taskdisc.studies import (
     class_recovery,
     closed_form,
     clustering,
+    multi_task,
     noise,
     positives,
     random_features,
@@ -35,4 +36,10 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
+    "mtl": multi_task.STUDY,
 }
+
+
+def command_of(name: str) -> str:
+    """The command, after `taskdisc`, that runs a study."""
+    return STUDIES[name].command or f"study {name}"

@@ -1,6 +1,5 @@
 """Where is the line between a task and noise? Class, attribute and random labelings compared."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,6 +7,7 @@ from pydantic import Field
 
 from taskdisc.config import ImagesSettings, NamedProtocol, Settings
 from taskdisc.errors import SettingError
+from taskdisc.images.measures import MEASURES
 from taskdisc.labelings import encode, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -22,36 +22,10 @@ from taskdisc.taskness.score import TrainedScorer, concatenated
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-ATTRIBUTES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "bright": lambda pixels: pixels.mean(axis=(1, 2, 3)),
-    "red": lambda pixels: _excess(pixels, 0),
-    "green": lambda pixels: _excess(pixels, 1),
-    "blue": lambda pixels: _excess(pixels, 2),
-    "saturated": lambda pixels: (pixels.max(axis=3) - pixels.min(axis=3)).mean(axis=(1, 2)),
-    "rich in contrast": lambda pixels: pixels.mean(axis=3).std(axis=(1, 2)),
-    "bright above": lambda pixels: _half(pixels, 1),
-    "bright on the left": lambda pixels: _half(pixels, 2),
-}
-"""What is visible of an image without knowing what it shows: pixels [n, H, W, 3] -> [n].
-
-The images with the most of it are the positives of an attribute's labeling.
-"""
-
 _LEAST_RANGE = 1e-6
 """Below it the amounts of an attribute differ by rounding alone."""
 
 KINDS = ("class", "attribute", "random")
-
-
-def _excess(pixels: np.ndarray, channel: int) -> np.ndarray:
-    """How much one channel exceeds the mean of all three."""
-    return (pixels[..., channel] - pixels.mean(axis=3)).mean(axis=(1, 2))
-
-
-def _half(pixels: np.ndarray, axis: int) -> np.ndarray:
-    """How much brighter the first half along an axis is than the second."""
-    first, second = np.array_split(pixels.mean(axis=3), 2, axis=axis)
-    return first.mean(axis=(1, 2)) - second.mean(axis=(1, 2))
 
 
 class RealVsRandomSettings(Settings):
@@ -108,7 +82,7 @@ def attribute_labelings(pixels: np.ndarray, n_pos: int) -> dict[str, np.ndarray]
     Without attributes that the images do not differ in, as grey ones do not in their colours: ties
     would be broken by the order of the images, which is that of their classes.
     """
-    amounts = {name: of(pixels) for name, of in ATTRIBUTES.items()}
+    amounts = {name: of(pixels) for name, of in MEASURES.items()}
     return {
         name: encode(amount, n_pos)
         for name, amount in amounts.items()

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -25,12 +26,12 @@ from taskdisc.folder import (
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
-from taskdisc.studies import STUDIES
+from taskdisc.studies import STUDIES, command_of
 from taskdisc.studies.images import source_of
 from taskdisc.studies.study import Answer, Cell, Record, Study
 
-MADE_BY = "study "
 CELLS = "cells.jsonl"
+FILES = "cells"
 TABLE = "table.csv"
 READING = "reading.txt"
 
@@ -115,7 +116,8 @@ def new_study(
     cells_of(row, settings)
     source = source_of(settings.images, progress) if hasattr(settings, "images") else None
     row.check(settings)
-    made = make_folder(out, f"study-{name}", MADE_BY + name, settings, source, pool)
+    folder_name = row.command or f"study-{name}"
+    made = make_folder(out, folder_name, command_of(name), settings, source, pool)
     return StudyFolder(made)
 
 
@@ -167,8 +169,8 @@ def study_of(path: Path) -> tuple[str, Settings]:
         RunFolderError: the folder is missing or holds no study, or its settings are damaged.
     """
     maker = made_by(path)
-    name = maker.removeprefix(MADE_BY)
-    if maker == name or name not in STUDIES:
+    name = next((name for name in STUDIES if command_of(name) == maker), "")
+    if not name:
         raise RunFolderError(
             f"the run folder must be one that a study has made, got '{path}', which is of "
             f"`taskdisc {maker}`."
@@ -188,7 +190,7 @@ def run_study(folder: StudyFolder, pool: Pool, progress: Progress) -> Answer:
         RunFolderError: the journal holds cells of other settings.
         RunFailedError: a worker died, or the folder cannot be written; what was measured is kept.
     """
-    measure_cells(folder.name, folder.settings, pool, progress, folder.cells)
+    measure_cells(folder.name, folder.settings, pool, progress, folder.cells, folder.path)
     return write_study(folder.path)
 
 
@@ -197,6 +199,7 @@ class _Work(NamedTuple):
     settings: Settings
     number: int
     cell: Cell
+    folder: Path | None
 
 
 def measure_cells(
@@ -205,6 +208,7 @@ def measure_cells(
     pool: Pool,
     progress: Progress,
     log: TrialLog | None = None,
+    folder: Path | None = None,
 ) -> list[Record]:
     """The records of all cells of a study, in their order; those in the log are not measured again.
 
@@ -216,7 +220,7 @@ def measure_cells(
     cells = cells_of(row, settings)
     known = _known(cells, log.lines)
     missing = [
-        _Work(name, settings, number, cell)
+        _Work(name, settings, number, cell, folder)
         for number, cell in enumerate(cells)
         if _key(cell) not in known
     ]
@@ -285,7 +289,15 @@ def _in_worker(work: _Work, device: str) -> tuple[int, Record, float]:
 
 def _measured(work: _Work, pool: Pool, progress: Progress) -> tuple[int, Record, float]:
     start = time.perf_counter()
-    record = STUDIES[work.name].measure(work.settings, work.cell, pool, progress)
+    row = STUDIES[work.name]
+    arguments = (work.settings, work.cell, pool, progress)
+    if not row.keeps_files:
+        record = row.measure(*arguments)
+    elif work.folder is not None:
+        record = row.measure(*arguments, work.folder / FILES / str(work.number))
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            record = row.measure(*arguments, Path(folder))
     return work.number, record, time.perf_counter() - start
 
 
@@ -330,7 +342,7 @@ def finished_study(path: Path) -> FinishedStudy:
     if len(records) < len(cells):
         raise RunFolderError(
             f"the study in '{path}' must be finished, got {len(records)} of {len(cells)} cells; "
-            f"go on with: taskdisc study --resume {path}"
+            f"go on with: taskdisc {command_of(name).split()[0]} --resume {path}"
         )
     seconds = sum(float(line.get("seconds", 0)) for line in lines)
     return FinishedStudy(name, settings, row.answer(settings, records), len(cells), seconds)
@@ -370,7 +382,7 @@ def write_study(path: Path) -> Answer:
     except OSError as error:
         raise RunFailedError(
             f"the answer cannot be written to '{path}' ({error.strerror}); all cells are kept: "
-            f"mend that, then taskdisc study --resume {path}"
+            f"mend that, then taskdisc {command_of(done.name).split()[0]} --resume {path}"
         ) from error
     return done.answer
 

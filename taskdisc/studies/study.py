@@ -1,18 +1,18 @@
 """What a study is: a question, the cells that it takes apart into, and what their records say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from taskdisc.config import Settings
-from taskdisc.pool import Pool
-from taskdisc.progress import Progress
 from taskdisc.taskness.protocol import protocol_from
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from taskdisc.mtl.paper import Paper
 
 Cell = dict[str, Any]
 """Names one part of a study that is measured by itself: an image set, a size, a protocol."""
@@ -42,12 +42,16 @@ class Answer:
         reading: The result in one paragraph, with its uncertainty and number of repeats.
         plots: By name, which is that of their file.
         arrays: Named arrays for further use, by the name of the `.npz` that keeps them; no objects.
+        texts: Plain text for the page, by its title.
+        papers: Where the methods come from that it compared, by their names.
     """
 
     table: list[dict[str, Any]]
     reading: str
     plots: dict[str, Plot]
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    papers: dict[str, "Paper"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,12 +71,19 @@ class Study:
         alone: Cells are measured one after the other, each with all workers, for they search or
             score much, or time themselves. Otherwise each worker measures cells of its own, and
             `measure` gets a pool of one.
+        command: The command that runs it, where that is not `study NAME`.
+        words: What the page explains, by word; those of taskness where none are given.
+        keeps_files: Whether `measure` also gets a folder of the cell's own, for logs and
+            checkpoints.
     """
 
     question: str
     settings: type[Settings]
     cells: Callable[[Any], list[Cell]]
-    measure: Callable[[Any, Cell, Pool, Progress], dict[str, Any]]
+    measure: Callable[..., dict[str, Any]]
     answer: Callable[[Any, list[Record]], Answer]
     check: Callable[[Any], object] = lambda settings: None
     alone: bool = False
+    command: str = ""
+    keeps_files: bool = False
+    words: Mapping[str, str] = field(default_factory=dict)

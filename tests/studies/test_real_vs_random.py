@@ -7,8 +7,8 @@ from sklearn.metrics import roc_auc_score
 
 from taskdisc.config import settings_from
 from taskdisc.errors import SettingError
+from taskdisc.images.measures import MEASURES
 from taskdisc.studies.real_vs_random import (
-    ATTRIBUTES,
     STUDY,
     RealVsRandomSettings,
     attribute_labelings,
@@ -73,7 +73,7 @@ def test_attributes_are_seen_in_the_pixels() -> None:
     pixels[2] = 0.9  # bright
     pixels[3, :2] = 1  # bright above
     pixels[4, :, :2] = 1  # bright on the left
-    highest = {name: int(np.argmax(of(pixels))) for name, of in ATTRIBUTES.items()}
+    highest = {name: int(np.argmax(of(pixels))) for name, of in MEASURES.items()}
     assert highest["red"] == 1 and highest["saturated"] == 1
     assert highest["bright"] == 2
     assert highest["bright above"] == 3
@@ -84,7 +84,7 @@ def test_attributes_that_images_do_not_differ_in_are_left_out() -> None:
     grey = np.repeat(np.random.default_rng(0).random((20, 8, 8, 1)), 3, axis=3)
     assert not {"red", "green", "blue", "saturated"} & set(attribute_labelings(grey, 5))
     coloured = np.random.default_rng(0).random((20, 8, 8, 3))
-    assert set(attribute_labelings(coloured, 5)) == set(ATTRIBUTES)
+    assert set(attribute_labelings(coloured, 5)) == set(MEASURES)
     assert all(labeling.sum() == 5 for labeling in attribute_labelings(coloured, 5).values())
 
 

@@ -1,0 +1,92 @@
+"""The settings of multi-task training; importing it imports no torch."""
+
+from typing import Any, Literal, Self
+
+from pydantic import ConfigDict, Field, field_validator, model_validator
+
+from taskdisc.config import Settings
+from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.mtl.kinds import KINDS, METRICS
+
+
+class Method(Settings):
+    """A method by its name, with settings of its own: a name, or `{name: …, setting: value}`."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
+class TaskSettings(Settings):
+    """One task: where its labels come from, and how it is trained and measured."""
+
+    kind: Literal["classification", "binary", "multi-label", "regression"]
+    of: tuple[str, ...]  # a target, a measure of the pixels, or for several labels several of them
+    positives: tuple[str, ...] = ()  # binary: the classes of the target that are yes
+    weight: float = Field(1.0, ge=0)  # of its loss, before any weighting
+    head_lr: float = Field(1.0, gt=0)  # times the learning rate, for its head
+    metric: str = ""  # its kind's first by default
+    labelled: int | None = Field(None, ge=1)  # training images that keep their label; all
+
+    @field_validator("of", mode="before")
+    @classmethod
+    def _one_or_several(cls, of: Any) -> Any:
+        return (of,) if isinstance(of, str) else of
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind in ("classification", "binary") and len(self.of) != 1:
+            raise SettingError(
+                f"`of` must be one target for a task of kind {self.kind}, "
+                f"got {len(self.of)}: {', '.join(self.of)}."
+            )
+        if self.positives and self.kind != "binary":
+            raise SettingError(
+                f"`positives` must be left out of a task of kind {self.kind}, "
+                f"got {', '.join(self.positives)}; they make a binary task of a target."
+            )
+        metrics = KINDS[self.kind].metrics
+        if self.metric and self.metric not in metrics:
+            cure = did_you_mean(self.metric, metrics)
+            known = "" if self.metric in METRICS else "a known one and "
+            raise SettingError(
+                f"`metric` must be {known}one that a task of kind {self.kind} takes, "
+                f"got {self.metric!r}; {cure}"
+            )
+        return self
+
+
+class TrainingSettings(Settings):
+    """How a network is trained, whatever it is."""
+
+    epochs: int = Field(20, ge=1)
+    batch: int = Field(64, ge=1)  # images; a few more where a rare label would be missing
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # sgd: with momentum 0.9
+    lr: float = Field(1e-3, gt=0)
+    weight_decay: float = Field(0.0, ge=0)
+    precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
+    # How gradients of several tasks are had: all of them at once (jacobian), or only their inner
+    # products (gramian: less memory, more time). auto: the first, unless it takes above 1 GiB.
+    gradients: Literal["auto", "jacobian", "gramian"] = "auto"
+    probes: int = Field(2, ge=0)  # batches per epoch whose cosines and conflicts are logged
+
+
+class RowSettings(Settings):
+    """One row of a comparison: what is trained, and how the tasks are weighted and scheduled."""
+
+    architecture: Method = Method(name="hard-sharing")
+    backbone: Method = Method(name="lenet")
+    weighting: Method = Method(name="equal")
+    schedule: Method = Method(name="all")
+    tasks: tuple[str, ...] = ()  # which of the tasks; all by default
+    training: TrainingSettings = TrainingSettings()

@@ -1,0 +1,243 @@
+"""What a network is trained on: images, the tasks' labels, splits and batches."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.images import ImageSet
+from taskdisc.images.measures import MEASURES
+from taskdisc.mtl.config import TaskSettings
+from taskdisc.mtl.tasks import Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """Positions of the images that train, choose the epoch and measure the result, int64 each."""
+
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+
+
+def split_of(
+    n_images: int, validation: float, test: float, seed: int, *, given_test: int = 0
+) -> Split:
+    """A random split; the last `given_test` images are the test images where there are such.
+
+    Args:
+        n_images: How many images, those of a given test split included.
+        validation: Share that chooses the epoch, of those that are not given for the test.
+        test: Share that measures the result; not used where test images are given.
+        seed: Of the draw.
+        given_test: How many images at the end are the source's own test split.
+
+    Raises:
+        ImageSetError: a part would be empty.
+    """
+    n_drawn = n_images - given_test
+    order = np.random.default_rng(seed).permutation(n_drawn)
+    n_validation = round(validation * n_drawn)
+    n_test = 0 if given_test else round(test * n_drawn)
+    parts = np.split(order, [n_validation, n_validation + n_test])
+    tested = np.arange(n_drawn, n_images) if given_test else parts[1]
+    found = Split(*(np.sort(part).astype(np.int64) for part in (parts[2], parts[0], tested)))
+    for name, part in (("train", found.train), ("validate", found.validation), ("test", tested)):
+        if not len(part):
+            raise ImageSetError(
+                f"there must be images to {name} on, got none of {n_images}; take more images or "
+                "other shares."
+            )
+    return found
+
+
+def tasks_of(
+    images: ImageSet, settings: Mapping[str, TaskSettings], split: Split, seed: int
+) -> list[Task]:
+    """The tasks with their labels.
+
+    Targets of a regression are brought to mean 0 and s.d. 1 of the training images.
+
+    Args:
+        images: With the targets that the tasks are of.
+        settings: By the task's name.
+        split: Labels that a task does not keep are those of training images.
+        seed: Of the draw of labels that are kept.
+
+    Raises:
+        SettingError: no such target or class, one class only, or a constant target.
+    """
+    found = []
+    for number, (name, task) in enumerate(settings.items()):
+        labels, n_outputs = _labels(images, name, task, split.train)
+        _check_varies(name, task, labels[split.train])
+        made = Task(name, task.kind, labels, n_outputs, task.weight, task.head_lr, task.metric)
+        if task.labelled is not None:
+            rng = np.random.default_rng([seed, number])
+            made = _with_labels(made, task.labelled, split.train, rng)
+        found.append(made)
+    return found
+
+
+def _labels(
+    images: ImageSet, name: str, task: TaskSettings, train: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """The labels of a task and the outputs of its head."""
+    if task.kind == "classification":
+        target = images.target(task.of[0])
+        return images.targets[target], len(images.classes[target])
+    if task.kind == "binary":
+        return _column(images, name, task.of[0], task.positives)[:, None], 1
+    if task.kind == "multi-label":
+        columns = [_column(images, name, of, ()) for of in task.of]
+        return np.stack(columns, axis=1), len(columns)
+    values = np.stack([_values(images, name, of) for of in task.of], axis=1)
+    mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
+    # Below it values differ by rounding alone, as the colours of grey images do.
+    varies = deviation > 1e-6
+    brought = np.where(varies, (values - mean) / np.where(varies, deviation, 1), 0)
+    return brought.astype(np.float32), len(task.of)
+
+
+def _column(images: ImageSet, name: str, of: str, positives: Sequence[str]) -> np.ndarray:
+    """0 or 1 for each image: its class is a positive one; by default the last of two classes."""
+    target = images.target(of)
+    classes = images.classes[target]
+    if not positives:
+        if len(classes) != 2:
+            raise SettingError(
+                f"`positives` of task '{name}' must name the classes of '{target}' that are yes, "
+                f"for it has {len(classes)} of them, got none."
+            )
+        positives = classes[-1:]
+    for positive in positives:
+        if positive not in classes:
+            raise SettingError(
+                f"`positives` of task '{name}' must be classes of '{target}', got {positive!r}; "
+                f"{did_you_mean(positive, classes)}"
+            )
+    numbers = [classes.index(positive) for positive in positives]
+    return np.isin(images.targets[target], numbers).astype(np.float32)
+
+
+def _values(images: ImageSet, name: str, of: str) -> np.ndarray:
+    """A number for each image: a measure of its pixels, or the number that its class is named."""
+    if of in MEASURES:
+        parts = np.array_split(np.arange(len(images)), max(1, len(images) // 1000))
+        return np.concatenate(
+            [MEASURES[of](np.asarray(images.images[part]) / 255.0) for part in parts]
+        )
+    if of not in images.targets:
+        choices = [*MEASURES, *images.targets]
+        raise SettingError(
+            f"`of` of task '{name}' must be a measure of pixels or a target of numbers, "
+            f"got {of!r}; {did_you_mean(of, choices)}"
+        )
+    try:
+        numbers = np.array([float(label) for label in images.classes[of]])
+    except ValueError as error:
+        raise SettingError(
+            f"`of` of task '{name}' must be a target whose classes are numbers, got {of!r}: "
+            f"{error}; make it a classification."
+        ) from error
+    return numbers[images.targets[of]]
+
+
+def _check_varies(name: str, task: TaskSettings, labels: np.ndarray) -> None:
+    columns = labels[:, None] if labels.ndim == 1 else labels
+    for column, of in zip(columns.T, task.of, strict=False):
+        if np.ptp(column) == 0:
+            what = "different values" if task.kind == "regression" else "at least two classes"
+            raise SettingError(
+                f"task '{name}' must have {what} among its training images, got one of '{of}'; "
+                "take other images or leave the task out."
+            )
+
+
+def _with_labels(task: Task, n: int, train: np.ndarray, rng: np.random.Generator) -> Task:
+    """The task with labels on `n` training images, as even over classes as can be."""
+    if n > len(train):
+        raise SettingError(
+            f"`labelled` of task '{task.name}' must be at most the {len(train)} training images, "
+            f"got {n}."
+        )
+    order = rng.permutation(train)
+    if task.n_outputs == 1 or task.labels.ndim == 1:
+        values = task.labels[order].reshape(len(order))
+        if task.kind != "regression":
+            # The first of each class, then the second of each, and so on.
+            rank = np.empty(len(order), dtype=np.int64)
+            for value in np.unique(values):
+                of_class = np.flatnonzero(values == value)
+                rank[of_class] = np.arange(len(of_class))
+            order = order[np.argsort(rank, kind="stable")]
+    labels = task.labels.copy()
+    labels[order[n:]] = -1 if labels.ndim == 1 else np.nan
+    return replace(task, labels=labels)
+
+
+class Batches:
+    """Batches of training images for one epoch, each with a label of every task.
+
+    Images that only some tasks know are dealt out evenly. Where a task has fewer labels than there
+    are batches, some of its images come twice. Iterating gives positions int64 [n].
+
+    Args:
+        positions: Of the images.
+        tasks: Whose labels are dealt out.
+        batch: Images per batch, at least 1; a few more where a label would be missing.
+        seed: Of the order; say the run's seed and the epoch.
+        rank: Which of `world` devices gets these batches; each gets others.
+        world: Number of devices.
+    """
+
+    def __init__(
+        self,
+        positions: np.ndarray,
+        tasks: Sequence[Task],
+        batch: int,
+        seed: Sequence[int],
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        rng = np.random.default_rng(seed)
+        n_batches = -(-len(positions) // batch)
+        n_batches += -n_batches % world
+        known = np.stack([task.known[positions] for task in tasks])
+        rarest_first = np.argsort(known.sum(axis=1), kind="stable")
+        # Images that belong to a rare task are dealt first, round by round, then the others.
+        group = np.argmax(known[rarest_first], axis=0)
+        group[~known.any(axis=0)] = len(tasks)
+        shuffled = rng.permutation(len(positions))
+        dealt = shuffled[np.argsort(group[shuffled], kind="stable")]
+        self._batches = [dealt[number::n_batches] for number in range(n_batches)]
+        for labelled in known:
+            if labelled.all() or not labelled.any():
+                continue
+            candidates = np.flatnonzero(labelled)
+            for number, members in enumerate(self._batches):
+                if not labelled[members].any():
+                    self._batches[number] = np.append(members, rng.choice(candidates))
+        self._batches = [positions[b] for b in self._batches if len(b)][rank::world]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return map(torch.from_numpy, self._batches)
+
+
+class InOrder:
+    """Batches of all images, each once, in their order."""
+
+    def __init__(self, positions: np.ndarray, batch: int) -> None:
+        self._batches = torch.from_numpy(positions).split(batch)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._batches)

@@ -1,0 +1,503 @@
+"""The training of a network on several tasks, as Lightning runs it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from taskdisc.errors import RunFailedError, SettingError
+from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
+from taskdisc.mtl.config import TrainingSettings
+from taskdisc.mtl.data import Batches, InOrder, Split
+from taskdisc.mtl.gradients import SharedGradients
+from taskdisc.mtl.schedules.base import Schedule
+from taskdisc.mtl.tasks import Meter, Task, constant_metric, loss_of, per_image, score_of
+from taskdisc.mtl.weightings import WEIGHTINGS, Needs
+from taskdisc.mtl.weightings.active import ActiveWeighting
+from taskdisc.mtl.weightings.base import Gradients, LookAhead, Step, Update
+
+ORDER, SECOND, AHEAD, DRAWS = range(4)
+"""Streams of random numbers of an epoch: its order, second batches, validation batches, dropout."""
+
+CHECK_EVERY = 50
+"""Steps between two looks at whether a loss is still a number, each of which waits for a GPU."""
+
+MOST_ON_DEVICE = 2**32
+"""Bytes of inputs that are kept on a GPU as a whole."""
+
+OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    "adam": (torch.optim.Adam, {}),
+    "adamw": (torch.optim.AdamW, {}),
+    "sgd": (torch.optim.SGD, {"momentum": 0.9}),
+}
+
+
+class MultiTaskModule(LightningModule):
+    """A network, its tasks, and how their losses become one update.
+
+    Args:
+        network: With a head for each task.
+        inputs: Images uint8 [n_images, H, W, 3], or features float32 [n_images, …] as they are.
+        tasks: In the order of the network's heads.
+        split: Of the images.
+        normalisation: Mean and deviation of each channel that images are brought to.
+        weighting: Of the tasks.
+        schedule: Of the tasks.
+        training: How it is trained.
+        main: Number of the main task, where there is one.
+        seed: From which the order of the images and all that is drawn follows.
+        says: What this training is, as plain values; a checkpoint of another is refused.
+    """
+
+    def __init__(
+        self,
+        network: MultiTaskNetwork,
+        inputs: np.ndarray,
+        tasks: Sequence[Task],
+        split: Split,
+        normalisation: tuple[Sequence[float], Sequence[float]],
+        weighting: ActiveWeighting,
+        schedule: Schedule,
+        training: TrainingSettings,
+        main: int | None,
+        seed: int,
+        says: Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.weighting = weighting
+        self.schedule = schedule
+        self.tasks, self.main = list(tasks), main
+        self.training_settings, self.seed = training, seed
+        self.says = dict(says)
+        self.split = split
+        self.history: list[dict[str, Any]] = []
+        self._row = WEIGHTINGS[weighting.name]
+        self._inputs, self._on_device = inputs, None
+        for name, values in zip(("mean", "deviation"), normalisation, strict=True):
+            shaped = torch.tensor(values, dtype=torch.float32)[:, None, None]
+            self.register_buffer(f"_{name}", shaped, persistent=False)
+        for number, task in enumerate(tasks):
+            self.register_buffer(f"_labels{number}", torch.from_numpy(task.labels), False)
+            self.register_buffer(f"_weight{number}", torch.tensor(task.weight), False)
+        self._constants = [constant_metric(t, split.train, split.validation) for t in tasks]
+        self._find_shared()
+
+    # ---- what is trained -------------------------------------------------------------------
+
+    def _find_shared(self) -> None:
+        """Divide the parameters into those that several tasks reach, and each task's own."""
+        reached = reach(self.network, self.prepared(torch.arange(2)))
+        shared = [name for name, tasks in reached.items() if len(tasks) > 1]
+        self.shared = SharedGradients(
+            self.network, shared, self.training_settings.gradients, len(self.tasks)
+        )
+        self._shared_names = shared
+        own = set(reached) - set(shared)
+        self._own = [p for name, p in self.network.named_parameters() if name in own]
+        self._own += list(self.weighting.parameters())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One optimiser; heads have learning rates of their own."""
+        lr = self.training_settings.lr
+        heads = [list(head.parameters()) for head in self.network.heads]
+        in_heads = {id(p) for head in heads for p in head}
+        groups = [
+            {"params": head, "lr": lr * task.head_lr}
+            for head, task in zip(heads, self.tasks, strict=True)
+            if any(p.requires_grad for p in head)
+        ]
+        rest = [p for p in self.network.parameters() if p.requires_grad and id(p) not in in_heads]
+        if rest:
+            groups.append({"params": rest, "lr": lr})
+        if trained := list(self.weighting.parameters()):
+            groups.append({"params": trained, "lr": lr, "weight_decay": 0.0})
+        kind, settings = OPTIMIZERS[self.training_settings.optimizer]
+        return kind(groups, lr=lr, weight_decay=self.training_settings.weight_decay, **settings)
+
+    # ---- batches ---------------------------------------------------------------------------
+
+    def train_dataloader(self) -> Batches:
+        """The batches of this epoch on this device."""
+        return self._batches(self.split.train, ORDER)
+
+    def val_dataloader(self) -> InOrder:
+        """All validation images."""
+        return InOrder(self.split.validation, 256)
+
+    def test_dataloader(self) -> InOrder:
+        """All test images."""
+        return InOrder(self.split.test, 256)
+
+    def _batches(self, positions: np.ndarray, stream: int) -> Batches:
+        return Batches(
+            positions,
+            self.tasks,
+            self.training_settings.batch,
+            [self.seed, stream, self.current_epoch],
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+
+    def transfer_batch_to_device(self, batch: Tensor, device: torch.device, index: int) -> Tensor:
+        """Positions stay where they are, for the inputs may be there too."""
+        return batch
+
+    def on_fit_start(self) -> None:
+        # Once, where there is room for all: a batch is then a gather on the device.
+        if self.device.type != "cpu" and self._inputs.nbytes < MOST_ON_DEVICE:
+            self._on_device = torch.from_numpy(np.array(self._inputs)).to(self.device)
+
+    def prepared(self, positions: Tensor) -> Tensor:
+        """Inputs [n, 3, H, W], or features, as the network takes them."""
+        if self._on_device is None:
+            found = torch.from_numpy(self._inputs[positions.numpy()]).to(self.device)
+        else:
+            found = self._on_device[positions.to(self.device)]
+        if found.dtype != torch.uint8:
+            return found
+        return (found.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
+
+    def labels(self, task: int, positions: Tensor) -> Tensor:
+        """The labels of a task at some positions."""
+        return getattr(self, f"_labels{task}")[positions.to(self.device)]
+
+    # ---- one epoch of training -------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        # Dropout draws from the global generators; seeding them by the epoch makes a resumed run
+        # draw what an uninterrupted one does.
+        derived = np.random.SeedSequence([self.seed, DRAWS, self.current_epoch]).generate_state(1)
+        torch.manual_seed(int(derived[0]) + self.global_rank)
+        active = self.schedule.active(self.current_epoch + 1)
+        self.weighting.set_active(active)
+        self._active = [int(number) for number in np.flatnonzero(active)]
+        zeros = torch.zeros(len(self.tasks), device=self.device)
+        self._sums = {"loss": zeros.clone(), "weight": zeros.clone()}
+        self._n_steps = 0
+        self._first_bad = torch.full_like(zeros, -1)
+        self._gramians: list[Tensor] = []
+        if self._row.needs is Needs.TWO_BATCHES:
+            self._second = iter(self._batches(self.split.train, SECOND))
+        if self._row.needs is Needs.VALIDATION:
+            self._ahead = iter(())
+
+    def losses(self, outputs: Sequence[Tensor], positions: Tensor) -> Tensor:
+        """The losses [n_active] of the active tasks, times their fixed weights."""
+        return torch.stack(
+            [
+                loss_of(self.tasks[t].kind, outputs[t], self.labels(t, positions))
+                * getattr(self, f"_weight{t}")
+                for t in self._active
+            ]
+        )
+
+    def training_step(self, positions: Tensor, number: int) -> None:
+        """One update."""
+        images = self.prepared(positions)
+        losses = self.losses(self.network(images), positions)
+        # Gradients of half precision would vanish; Lightning's scaler says by how much.
+        scale = self._scale()
+        gradients = self.shared.of(losses * scale)
+        if scale != 1:
+            gradients = _unscaled(gradients, scale)
+        step = Step(
+            losses,
+            gradients,
+            self._second_gradients() if self._row.needs is Needs.TWO_BATCHES else None,
+            self._look_ahead(gradients) if self._row.needs is Needs.VALIDATION else None,
+        )
+        update = self.weighting.update(step)
+        self._note(number, losses, update, gradients)
+        self._move(self._scalar(update, losses, gradients))
+        if self._row.rerun:
+            with torch.no_grad():
+                self.weighting.after_step(self.losses(self.network(images), positions))
+
+    def _scalar(self, update: Update, losses: Tensor, gradients: Gradients) -> Tensor:
+        """A scalar whose gradient is the update.
+
+        Where the shared parameters move by another rule than the others, it is the inner product
+        of the parameters with their updates, so that what hooks into `backward` (scaling for half
+        precision, the mean over devices) meets it as it would meet any loss.
+        """
+        penalty = self.network.penalty()
+        extra = losses.new_zeros(()) if penalty is None else penalty
+        if update.weights is None and update.direction is None:
+            assert update.total is not None
+            return update.total + extra
+        own_loss = losses.sum() if update.total is None else update.total
+        if update.direction is None and self.shared.gramian_alone:
+            assert update.weights is not None
+            moves = _grad((update.weights * losses).sum(), self.shared.parameters)
+        else:
+            direction = update.direction
+            if direction is None:
+                assert update.weights is not None
+                direction = update.weights @ gradients.jacobian
+            moves = self.shared.split(direction)
+        pairs = [
+            *zip(self.shared.parameters, moves, strict=True),
+            *zip(self._own, _grad(own_loss, self._own), strict=True),
+        ]
+        products = [(p * move.detach()).sum() for p, move in pairs if move is not None]
+        return torch.stack(products).sum() + extra
+
+    def _move(self, scalar: Tensor) -> None:
+        optimizer = self.optimizers()
+        optimizer.zero_grad(set_to_none=True)
+        self.manual_backward(scalar)
+        optimizer.step()
+        self.weighting.restore_dropped()
+
+    def _second_gradients(self) -> Gradients:
+        positions = next(self._second)
+        return self.shared.of(self.losses(self.network(self.prepared(positions)), positions))
+
+    def _look_ahead(self, gradients: Gradients) -> LookAhead:
+        main, lr = self.main, self.training_settings.lr
+        assert main is not None
+        positions = next(self._ahead, None)
+        if positions is None:
+            self._ahead = iter(self._batches(self.split.validation, AHEAD))
+            positions = next(self._ahead)
+        images, labels = self.prepared(positions), self.labels(main, positions)
+        parameters = dict(self.network.named_parameters())
+        names = [name for name in parameters if name in set(self._shared_names)]
+
+        def gradient(weights: Tensor) -> Tensor:
+            moved = {name: parameters[name].detach() for name in names}
+            with torch.enable_grad():
+                moved = {
+                    name: (moved[name] - lr * part).requires_grad_()
+                    for name, part in zip(
+                        names, self.shared.split(weights @ gradients.jacobian), strict=True
+                    )
+                }
+                # Batch statistics are not for a trial step to change.
+                buffers = {name: b.clone() for name, b in self.network.named_buffers()}
+                outputs = torch.func.functional_call(
+                    self.network, {**parameters, **moved, **buffers}, (images,)
+                )
+                loss = loss_of(self.tasks[main].kind, outputs[main], labels)
+                found = _grad(loss, list(moved.values()))
+            parts = [
+                torch.zeros_like(value) if g is None else g
+                for value, g in zip(moved.values(), found, strict=True)
+            ]
+            return torch.cat([part.flatten() for part in parts]) if parts else weights.new_zeros(1)
+
+        return LookAhead(gradient, lr)
+
+    def _scale(self) -> float:
+        """By what Lightning scales losses of half precision; 1 otherwise."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    # ---- what is logged --------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _note(self, number: int, losses: Tensor, update: Update, gradients: Gradients) -> None:
+        active = torch.tensor(self._active, device=self.device)
+        self._sums["loss"][active] += losses.detach()
+        shown = update.weights if update.shown is None else update.shown
+        self._sums["weight"][active] += torch.nan if shown is None else shown.detach().float()
+        self._n_steps += 1
+        bad = ~losses.detach().isfinite() & (self._first_bad[active] < 0)
+        self._first_bad[active] = torch.where(bad, float(number), self._first_bad[active])
+        if number < self.training_settings.probes and self.shared.parameters:
+            self._gramians.append(gradients.gramian.detach())
+        if number % CHECK_EVERY == 0:
+            self._check_losses()
+            self.log("loss", losses.detach().mean(), prog_bar=True, logger=False)
+
+    def _check_losses(self) -> None:
+        """Refuse to go on with a loss that is no number; what was saved before stays."""
+        steps = self._first_bad.tolist()
+        for task, step in zip(self.tasks, steps, strict=True):
+            if step >= 0:
+                raise RunFailedError(
+                    f"the loss of task '{task.name}' must be a finite number, got NaN or infinity "
+                    f"in step {int(step) + 1} of epoch {self.current_epoch + 1}; the checkpoint of "
+                    "the epoch before is kept: lower `training.lr`, or look at the task's labels."
+                )
+
+    def on_train_epoch_end(self) -> None:
+        self._check_losses()
+        means = self._sums["loss"] / self._n_steps
+        dropped = torch.ones(len(self.tasks), dtype=torch.bool, device=self.device)
+        dropped[self._active] = False
+        means[dropped] = torch.nan
+        weights = (self._sums["weight"] / self._n_steps).masked_fill(dropped, torch.nan)
+        self.weighting.after_epoch(means[self._active])
+        epoch = self.current_epoch + 1
+        self.schedule.after_epoch(epoch, means.double().cpu().numpy())
+        if self.network.after_epoch(self._correct()):
+            self._find_shared()
+        cosines, conflicts = self._conflicts()
+        record = {
+            "epoch": epoch,
+            "active": self._active,
+            "losses": _plain(means),
+            "weights": _plain(weights),
+            "cosines": cosines,
+            "conflicts": conflicts,
+            **self._validation,
+        }
+        self.history.append(record)
+        self.log_dict(flat_record(record, [task.name for task in self.tasks]))
+
+    def _conflicts(self) -> tuple[list[list[float | None]], float | None]:
+        """Mean cosines of the tasks' gradients [n_tasks, n_tasks], and the share of pairs below 0.
+
+        Over the probed batches; null for tasks that were dropped or have no gradient.
+        """
+        n = len(self.tasks)
+        found = torch.full((n, n), torch.nan)
+        if not self._gramians:
+            return _plain(found), None
+        stacked = torch.stack(self._gramians).double().cpu()
+        lengths = stacked.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
+        cosines = stacked / (lengths[:, :, None] * lengths[:, None, :])
+        active = torch.tensor(self._active)
+        found[active[:, None], active] = cosines.mean(0).clamp(-1, 1).float()
+        upper = torch.ones(len(active), len(active), dtype=torch.bool).triu(1)
+        pairs = cosines[:, upper]
+        pairs = pairs[~pairs.isnan()]
+        return _plain(found), float((pairs < 0).double().mean()) if len(pairs) else None
+
+    # ---- validation and test ---------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_measuring()
+
+    def validation_step(self, positions: Tensor, number: int) -> None:
+        """Gather metrics and losses of validation images."""
+        self._measure(positions)
+
+    def on_validation_epoch_end(self) -> None:
+        metrics = [meter.value() for meter in self._meters]
+        scores = [
+            score_of(task, value, constant)
+            for task, value, constant in zip(self.tasks, metrics, self._constants, strict=True)
+        ]
+        chosen = scores if self.main is None else [scores[self.main]]
+        known = [score for score in chosen if not math.isnan(score)]
+        score = sum(known) / len(known) if known else math.nan
+        losses = torch.cat(self._per_image, dim=1).nanmean(dim=1)
+        self._validation = {
+            "validation_losses": _plain(losses),
+            "validation_metrics": _plain(torch.tensor(metrics, dtype=torch.float64)),
+            "score": score if math.isfinite(score) else None,
+        }
+        self.log("score", score if math.isfinite(score) else -math.inf, prog_bar=True)
+
+    def on_test_epoch_start(self) -> None:
+        self._start_measuring()
+
+    def test_step(self, positions: Tensor, number: int) -> None:
+        """Gather metrics of test images."""
+        self._measure(positions)
+
+    def on_test_epoch_end(self) -> None:
+        self.measured = {
+            task.name: meter.value() for task, meter in zip(self.tasks, self._meters, strict=True)
+        }
+
+    def _start_measuring(self) -> None:
+        self._meters = [Meter(task, self.device) for task in self.tasks]
+        self._per_image: list[Tensor] = []
+
+    @torch.no_grad()
+    def _measure(self, positions: Tensor) -> None:
+        outputs = self.network(self.prepared(positions))
+        labels = [self.labels(number, positions) for number in range(len(self.tasks))]
+        for meter, output, known in zip(self._meters, outputs, labels, strict=True):
+            meter.update(output, known)
+        self._per_image.append(
+            torch.stack(
+                [
+                    per_image(task.kind, output, known)
+                    for task, output, known in zip(self.tasks, outputs, labels, strict=True)
+                ]
+            )
+        )
+
+    def _correct(self) -> Tensor:
+        """Of the last validation, the negative loss of each image, [n_tasks, n_validation]."""
+        return -torch.cat(self._per_image, dim=1)
+
+    # ---- checkpoints -----------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["taskdisc"] = {
+            "says": self.says,
+            "history": self.history,
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        saved = checkpoint.get("taskdisc", {})
+        check_says(saved.get("says", {}), self.says)
+        self.history = saved["history"]
+        self.schedule.load_state_dict(saved["schedule"])
+
+
+def check_says(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another configuration.
+
+    Raises:
+        SettingError: it is of another one; names the first setting that differs.
+    """
+    for name in wanted:
+        if saved.get(name) != wanted[name]:
+            raise SettingError(
+                f"the checkpoint must be of the same configuration, got another: `{name}` is "
+                f"{wanted[name]!r} here and {saved.get(name)!r} there; remove it to start afresh."
+            )
+
+
+def flat_record(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
+    """An epoch's record as the loggers take it: one number per name, unknown ones left out."""
+    columns = {
+        "train_loss": record["losses"],
+        "weight": record["weights"],
+        "val_loss": record["validation_losses"],
+        "val_metric": record["validation_metrics"],
+    }
+    found = {
+        f"{column}/{name}": value
+        for column, values in columns.items()
+        for name, value in zip(names, values, strict=True)
+    }
+    for i, first in enumerate(names):
+        found[f"active/{first}"] = float(i in record["active"])
+        for j, second in enumerate(names[:i]):
+            found[f"cosine/{second}/{first}"] = record["cosines"][i][j]
+    found["conflicts"] = record["conflicts"]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _grad(scalar: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Gradients of a scalar; None for what it does not depend on. The graph stays."""
+    if not parameters:
+        return []
+    return torch.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True)
+
+
+def _unscaled(gradients: Gradients, scale: float) -> Gradients:
+    return Gradients(
+        lambda: gradients.jacobian.float() / scale, lambda: gradients.gramian.float() / scale**2
+    )
+
+
+def _plain(values: Tensor) -> Any:
+    """Nested lists of a tensor; null for what is no finite number."""
+    if values.ndim > 1:
+        return [_plain(row) for row in values]
+    return [value if math.isfinite(value) else None for value in values.tolist()]

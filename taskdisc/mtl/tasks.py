@@ -1,0 +1,169 @@
+"""Tasks: what a network learns of an image, by which loss, and how well it does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from taskdisc.mtl.kinds import KINDS, METRICS
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric as TorchMetric
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task, with labels on all or some of the images.
+
+    Attributes:
+        name: Its name.
+        kind: A key of `KINDS`.
+        labels: Of a classification, class numbers int64 [n_images], −1 where unknown. Of the other
+            kinds, float32 [n_images, n_outputs], NaN where unknown: 0 and 1, or real numbers.
+        n_outputs: Outputs of its head: the number of classes, 1 for binary and one regression
+            target, else the number of columns.
+        weight: By which its loss is multiplied before any weighting, at least 0.
+        head_lr: By which the learning rate of its head is multiplied, above 0.
+        metric: A key of `METRICS` that its kind takes.
+    """
+
+    name: str
+    kind: str
+    labels: np.ndarray
+    n_outputs: int
+    weight: float = 1.0
+    head_lr: float = 1.0
+    metric: str = ""
+
+    @property
+    def known(self) -> np.ndarray:
+        """Which images have a label, or one at least of several, bool [n_images]."""
+        if self.labels.ndim == 1:
+            return self.labels >= 0
+        return ~np.isnan(self.labels).all(axis=1)
+
+    @property
+    def metric_name(self) -> str:
+        """Its metric; by default the first that its kind takes."""
+        return self.metric or KINDS[self.kind].metrics[0]
+
+
+def per_image(kind: str, outputs: Tensor, labels: Tensor) -> Tensor:
+    """The loss of each image [n], a mean over its known labels; NaN where it has none.
+
+    Cross-entropy [nats] of classes, binary cross-entropy [nats], or squared error.
+
+    Args:
+        kind: A key of `KINDS`.
+        outputs: [n, n_outputs].
+        labels: As in `Task`.
+    """
+    if labels.ndim == 1:
+        losses = F.cross_entropy(outputs, labels.clamp(min=0), reduction="none")
+        return torch.where(labels >= 0, losses, torch.nan)
+    known = ~labels.isnan()
+    losses = _LOSSES[kind](outputs, torch.where(known, labels, 0.0))
+    return _mean(losses, known, dim=1)
+
+
+def loss_of(kind: str, outputs: Tensor, labels: Tensor) -> Tensor:
+    """The mean loss over the known labels of a batch, a scalar; 0 where none is known.
+
+    Nothing here waits for the device: unknown labels are masked, not left out.
+    """
+    if labels.ndim == 1:
+        known = labels >= 0
+        losses = F.cross_entropy(outputs, labels.clamp(min=0), reduction="none")
+    else:
+        known = ~labels.isnan()
+        losses = _LOSSES[kind](outputs, torch.where(known, labels, 0.0))
+    return torch.where(known, losses, 0.0).sum() / known.sum().clamp(min=1)
+
+
+def _mean(values: Tensor, known: Tensor, dim: int) -> Tensor:
+    # 0 / 0 is the NaN that stands for no label.
+    return torch.where(known, values, 0.0).sum(dim) / known.sum(dim)
+
+
+def _binary(outputs: Tensor, labels: Tensor) -> Tensor:
+    return F.binary_cross_entropy_with_logits(outputs, labels, reduction="none")
+
+
+def _squared(outputs: Tensor, labels: Tensor) -> Tensor:
+    return (outputs - labels) ** 2
+
+
+_LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "binary": _binary,
+    "multi-label": _binary,
+    "regression": _squared,
+}
+
+
+class Meter:
+    """Gathers a task's metric over batches; images without a label do not count.
+
+    Args:
+        task: The task.
+        device: Where outputs and labels will be.
+    """
+
+    def __init__(self, task: Task, device: torch.device) -> None:
+        self._row = METRICS[task.metric_name]
+        self._metric: TorchMetric = self._row.make(task.kind, task.n_outputs).to(device)
+
+    def update(self, outputs: Tensor, labels: Tensor) -> None:
+        """Count outputs [n, n_outputs] against labels as in `Task`."""
+        known = labels >= 0 if labels.ndim == 1 else ~labels.isnan().all(dim=1)
+        if known.any():
+            arguments = self._row.prepare(outputs[known], labels[known])
+            self._metric.update(*arguments)
+
+    def value(self) -> float:
+        """The metric; NaN where nothing was counted."""
+        if not self._metric.update_called:
+            return float("nan")
+        return float(self._metric.compute())
+
+
+def score_of(task: Task, value: float, constant: float) -> float:
+    """A metric as a number of which more is better, to compare epochs and to take means.
+
+    Of metrics of which less is better, 1 − value / constant, where `constant` is that of a
+    prediction which sees no image; of others the value itself.
+    """
+    if METRICS[task.metric_name].higher_is_better:
+        return value
+    return 1 - value / constant if constant > 0 else -value
+
+
+def constant_outputs(task: Task, train: np.ndarray) -> Tensor:
+    """Outputs [n_outputs] that fit the training labels best without any image.
+
+    Args:
+        task: The task.
+        train: Positions of the training images.
+    """
+    labels = task.labels[train]
+    if labels.ndim == 1:
+        counts = np.bincount(labels[labels >= 0], minlength=task.n_outputs)
+        return torch.from_numpy(np.log(np.maximum(counts, 0.5) / counts.sum())).float()
+    means = torch.from_numpy(np.nanmean(labels, axis=0))
+    return means.float() if task.kind == "regression" else torch.logit(means.float(), 1e-6)
+
+
+def constant_metric(task: Task, train: np.ndarray, images: np.ndarray) -> float:
+    """The metric, on some images, of the constant prediction that fits the training labels best."""
+    meter = Meter(task, torch.device("cpu"))
+    labels = torch.from_numpy(task.labels[images])
+    meter.update(constant_outputs(task, train).expand(len(images), -1), labels)
+    return meter.value()
+
+
+def as_facts(task: Task) -> dict[str, Any]:
+    """What a record says of a task."""
+    return {"kind": task.kind, "n_outputs": task.n_outputs, "metric": task.metric_name}

@@ -1,0 +1,300 @@
+"""Which way of training several tasks does best? Rows of methods, trained from several seeds."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from taskdisc.config import ImagesSettings, Settings
+from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.images import ImageSet
+from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.images import source_of
+from taskdisc.studies.multi_task_answer import SINGLE, answer_of
+from taskdisc.studies.study import Cell, Study
+
+if TYPE_CHECKING:
+    from taskdisc.mtl.data import Split
+    from taskdisc.mtl.tasks import Task
+
+METHODS = ("architecture", "backbone", "weighting", "schedule")
+
+DIGITS: dict[str, TaskSettings] = {
+    "digit": TaskSettings(kind="classification", of=("digit",)),
+    "parity": TaskSettings(kind="binary", of=("digit",), positives=tuple("13579")),
+    "five or more": TaskSettings(kind="binary", of=("digit",), positives=tuple("56789")),
+}
+
+ROWS: dict[str, dict[str, Any]] = {
+    "equal": {},
+    "uncertainty": {"weighting": "uncertainty"},
+    "pcgrad": {"weighting": "pcgrad"},
+    "upgrad": {"weighting": "upgrad"},
+    "dropped-scheduled": {"schedule": "dst"},
+    "label reuse": {"architecture": "label-reuse"},
+    "cross-stitch": {"architecture": "cross-stitch"},
+    "attention": {"architecture": "mtan"},
+}
+
+
+class ComparisonSettings(Settings):
+    """The tasks, the rows that are compared, and how often each is trained."""
+
+    images: ImagesSettings = ImagesSettings()  # all of the source where no draw is given
+    side: int | None = Field(None, ge=1)  # of images [pixels]; the source's own
+    test_split: str | None = None  # the source's own test split; else a share of the images
+    test: float = Field(0.2, gt=0, lt=1)  # share that measures the result
+    validation: float = Field(0.15, gt=0, lt=1)  # share that chooses the epoch
+    tasks: dict[str, TaskSettings] = Field(DIGITS, min_length=1)
+    main: str | None = None  # the task that matters, where the others are to help it
+    single_tasks: bool = True  # also train each task alone, for Δm
+    reference: str | None = None  # the row that the others are held against; the first one
+    common: RowSettings = RowSettings(training=TrainingSettings(epochs=15, lr=2e-3))
+    rows: dict[str, RowSettings] = Field(min_length=1)  # each says how it differs from `common`
+    seeds: int = Field(3, ge=1)  # trainings of each row
+    seed: int = Field(0, ge=0)  # the first of them
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows_over_common(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        rows = values.get("rows", ROWS)
+        if not isinstance(rows, dict):
+            return values
+        default = cls.model_fields["common"].default.model_dump(mode="json")
+        common = _filled(values.get("common") or {}, default)
+        return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
+
+    @field_validator("rows")
+    @classmethod
+    def _can_be_made(cls, rows: dict[str, RowSettings]) -> dict[str, RowSettings]:
+        if SINGLE in rows:
+            raise SettingError(
+                f"`rows` must have other names than {SINGLE!r}, which is each task alone; rename "
+                "it."
+            )
+        return rows
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        for setting, name, choices in (
+            ("main", self.main, self.tasks),
+            ("reference", self.reference, self.rows),
+        ):
+            if name is not None and name not in choices:
+                what = "task" if setting == "main" else "row"
+                raise SettingError(
+                    f"`{setting}` must be the name of a {what}, got {name!r}; "
+                    f"{did_you_mean(name, choices)}"
+                )
+        for row_name, row in self.rows.items():
+            for task in row.tasks:
+                if task not in self.tasks:
+                    raise SettingError(
+                        f"`rows.{row_name}.tasks` must be names of tasks, got {task!r}; "
+                        f"{did_you_mean(task, self.tasks)}"
+                    )
+        return self
+
+
+def _filled(given: Any, below: Mapping[str, Any]) -> Any:
+    """A row over another one; a method that is named replaces the other with all its settings."""
+    if not isinstance(given, dict):
+        return given
+    filled = {**below, **given}
+    for name in METHODS:
+        above = given.get(name)
+        if isinstance(above, dict) and "name" not in above:
+            filled[name] = {**_method(below.get(name, {})), **above}
+    if isinstance(given.get("training"), dict):
+        filled["training"] = {**below.get("training", {}), **given["training"]}
+    return filled
+
+
+def _method(method: Any) -> dict[str, Any]:
+    return {"name": method} if isinstance(method, str) else dict(method)
+
+
+class Work(NamedTuple):
+    """What one cell trains."""
+
+    images: ImageSet
+    tasks: "list[Task]"
+    split: "Split"
+    row: RowSettings
+    main: int | None
+
+
+def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
+    """What a cell trains.
+
+    Raises:
+        SettingError: a task or a method that cannot be made.
+        ImageSetError: images that are missing, or too few.
+    """
+    from taskdisc.mtl.data import split_of, tasks_of
+
+    images, n_test = images_of(settings.images, settings.test_split, settings.side)
+    seed = cell["seed"]
+    split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
+    row = settings.common if cell["row"] == SINGLE else settings.rows[cell["row"]]
+    names = row.tasks or tuple(settings.tasks)
+    if cell["row"] == SINGLE:
+        names = (cell["task"],)
+        plain = {"weighting": Method(name="equal"), "schedule": Method(name="all")}
+        row = row.model_copy(update={"architecture": Method(name="hard-sharing"), **plain})
+    # All tasks are drawn alike in all rows, whichever of them a row has.
+    every = dict(zip(settings.tasks, tasks_of(images, settings.tasks, split, seed), strict=True))
+    main = names.index(settings.main) if settings.main in names else None
+    return Work(images, [every[name] for name in names], split, row, main)
+
+
+@lru_cache(maxsize=1)
+def images_of(
+    settings: ImagesSettings, test_split: str | None, side: int | None
+) -> tuple[ImageSet, int]:
+    """The images, those of the test split last, and how many these are.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+        ImageSetError: the images are missing or unreadable.
+    """
+    from taskdisc.discovery.run import select_images
+
+    images = source_of(settings)
+    drawn = (settings.n_classes, settings.per_class, settings.n_images, settings.class_a)
+    if any(value is not None for value in drawn):
+        images = select_images(images, settings)
+    images = images if side is None else images.resized(side)
+    if test_split is None:
+        return images, 0
+    if any(value is not None for value in drawn):
+        raise SettingError(
+            "`test_split` must be left out where only some images are drawn, got "
+            f"{test_split!r}; a share of them is the test then."
+        )
+    tested = source_of(settings.model_copy(update={"split": test_split}))
+    tested = tested if side is None else tested.resized(side)
+    if tested.classes != images.classes:
+        raise ImageSetError(
+            f"the split '{test_split}' must have the targets and classes of '{settings.split}', "
+            "got others."
+        )
+    return _joined(images, tested), len(tested)
+
+
+def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    return ImageSet(
+        first.source,
+        np.concatenate([first.images, second.images]),
+        {
+            name: np.concatenate([column, second.targets[name]])
+            for name, column in first.targets.items()
+        },
+        first.classes,
+    )
+
+
+def cells(settings: ComparisonSettings) -> list[Cell]:
+    """One per row and seed; of the single-task row, one per task and seed."""
+    for name, row in settings.rows.items():
+        _check_row(settings, name, row)
+    single = list(settings.tasks) if settings.single_tasks else []
+    return [
+        cell
+        for seed in range(settings.seed, settings.seed + settings.seeds)
+        for cell in (
+            *({"row": name, "seed": seed} for name in settings.rows),
+            *({"row": SINGLE, "task": task, "seed": seed} for task in single),
+        )
+    ]
+
+
+def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> None:
+    """Refuse a row whose methods cannot be made, without making them."""
+    from taskdisc.mtl.architectures.make import checked as check_architecture
+    from taskdisc.mtl.backbones.make import checked as check_backbone
+    from taskdisc.mtl.schedules.make import checked as check_schedule
+    from taskdisc.mtl.weightings.make import checked as check_weighting
+
+    names = row.tasks or tuple(settings.tasks)
+    main = names.index(settings.main) if settings.main in names else None
+    n = len(names)
+    try:
+        check_architecture(row.architecture.name, n, row.architecture.settings)
+        check_backbone(row.backbone.name, row.backbone.settings)
+        check_weighting(row.weighting.name, n, main, row.weighting.settings)
+        check_schedule(row.schedule.name, n, row.schedule.settings)
+    except SettingError as error:
+        raise SettingError(f"in row '{name}', {error}") from error
+
+
+def check(settings: ComparisonSettings) -> None:
+    """Make every network of the first seed, so that what cannot be made is refused beforehand."""
+    from taskdisc.mtl.train import module_of
+
+    for cell in cells(settings):
+        if cell["seed"] == settings.seed:
+            work = work_of(settings, cell)
+            module_of(work.images.images, work.tasks, work.split, work.row, main=work.main, seed=0)
+
+
+def measure(
+    settings: ComparisonSettings, cell: Cell, pool: Pool, progress: Progress, folder: Path
+) -> dict[str, Any]:
+    """One training: the test metrics of its tasks at the chosen epoch, and its epochs."""
+    from taskdisc.mtl.train import LAST, train
+
+    work = work_of(settings, cell)
+    trained = train(
+        work.images.images,
+        work.tasks,
+        work.split,
+        work.row,
+        main=work.main,
+        seed=cell["seed"],
+        folder=folder,
+        device=pool.devices[0],
+    )
+    (folder / LAST).unlink(missing_ok=True)  # the best epoch is kept, and needs the room alone
+    return {
+        "test": {name: _number(value) for name, value in trained.test.items()},
+        "metrics": {task.name: task.metric_name for task in work.tasks},
+        "epoch": trained.epoch,
+        "epochs": trained.history,
+        "shown": trained.shown,
+        "parameters": trained.n_parameters,
+        "seconds": round(trained.seconds, 2),
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+STUDY = Study(
+    "which way of training several tasks does best?",
+    ComparisonSettings,
+    cells,
+    measure,
+    answer_of,
+    check,
+    command="mtl",
+    keeps_files=True,
+    words={
+        "Δm": "The mean over tasks of the relative gain in the test metric over a network that was "
+        "trained on that task alone, from the same seed and split, in %. Maninis et al. 2019.",
+        "chosen epoch": "The one with the best validation metric, of the main task or, without "
+        "one, in the mean over tasks. The test images are looked at once, at that epoch.",
+        "conflict": "Two tasks conflict in a batch where the cosine of their gradients with "
+        "respect to the shared parameters is negative.",
+        "gain on": "Paired difference to the row of that name, over seeds, in the main task's "
+        "metric or else in Δm; from … to is its 95 % interval.",
+    },
+)

@@ -1,0 +1,339 @@
+"""What a comparison of ways to train several tasks says: its table, reading and plots."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from taskdisc.mtl.architectures import ARCHITECTURES
+from taskdisc.mtl.backbones import BACKBONES
+from taskdisc.mtl.kinds import METRICS
+from taskdisc.mtl.paper import Paper
+from taskdisc.mtl.schedules import SCHEDULES
+from taskdisc.mtl.weightings import WEIGHTINGS
+from taskdisc.studies.drawing import band, figure_of
+from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus
+from taskdisc.studies.study import Answer, Plot, Record
+
+if TYPE_CHECKING:
+    from taskdisc.studies.multi_task import ComparisonSettings
+
+SINGLE = "single-task"
+"""Names the row in which each task is trained alone."""
+
+MOST_DRAWN = 8
+"""Curves in one plot, so that they can be told apart."""
+
+
+class Rows:
+    """The records of a comparison, by row: metrics per seed and task, and Δm.
+
+    Attributes:
+        names: Of the rows, in their order, the single-task row last.
+        tasks: Names of all tasks.
+        metrics: The metric of each task, by its name.
+        values: Test metrics [n_seeds, n_tasks] by row; NaN of tasks that a row does not have.
+        gains: Δm [n_seeds] in % by row: the mean over tasks of the relative gain over single-task
+            training of the same seed, of metrics of which less is better the relative loss;
+            Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", eq. 4.
+    """
+
+    def __init__(self, settings: "ComparisonSettings", records: Sequence[Record]) -> None:
+        self.tasks = list(settings.tasks)
+        self.records: dict[str, list[Record]] = {name: [] for name in settings.rows}
+        for record in records:
+            self.records.setdefault(record["row"], []).append(record)
+        self.names = list(self.records)
+        self.metrics = {}
+        for record in records:
+            self.metrics |= record["metrics"]
+        seeds = sorted({record["seed"] for record in records})
+        self.values = {}
+        for name, of_row in self.records.items():
+            values = np.full((len(seeds), len(self.tasks)), np.nan)
+            for record in of_row:
+                for task, value in record["test"].items():
+                    place = seeds.index(record["seed"]), self.tasks.index(task)
+                    values[place] = np.nan if value is None else value
+            self.values[name] = values
+        signs = [1 if METRICS[self.metrics[t]].higher_is_better else -1 for t in self.tasks]
+        self.gains = {}
+        single = self.values.get(SINGLE)
+        if single is not None:
+            for name, values in self.values.items():
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    relative = 100 * np.array(signs) * (values - single) / np.abs(single)
+                relative[~np.isfinite(relative)] = np.nan
+                self.gains[name] = mean_and_sem(relative.T)[0]
+
+    def compared(self, main: str | None) -> tuple[str, dict[str, np.ndarray]]:
+        """By what rows are compared [n_seeds], more being better, and what that is."""
+        if main is not None:
+            metric = METRICS[self.metrics[main]]
+            sign = 1 if metric.higher_is_better else -1
+            column = self.tasks.index(main)
+            values = {name: sign * values[:, column] for name, values in self.values.items()}
+            return f"{self.metrics[main]} of {main}", values
+        if self.gains:
+            return "Δm [%]", self.gains
+        means = {name: mean_and_sem(values.T)[0] for name, values in self.values.items()}
+        return "mean metric", means
+
+
+def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answer:
+    """One line per row: metrics, Δm, and the paired difference to the reference row."""
+    rows = Rows(settings, records)
+    reference = settings.reference or next(iter(settings.rows))
+    what, compared = rows.compared(settings.main)
+    table = [_line(rows, name, reference, compared) for name in rows.names]
+    plots = {"rows": _draw_rows(rows, reference, what, compared)}
+    plots["epochs"] = _draw_epochs(rows)
+    plots |= _draw_weights(rows)
+    plots |= _draw_conflicts(rows)
+    plots |= _draw_matrices(rows)
+    return Answer(
+        table,
+        _reading(rows, reference, what, compared),
+        plots,
+        texts=_texts(rows),
+        papers=_papers(settings),
+    )
+
+
+def _line(rows: Rows, name: str, reference: str, compared: dict[str, np.ndarray]) -> dict[str, Any]:
+    records = rows.records[name]
+    line: dict[str, Any] = {"row": name, "n_seeds": len({r["seed"] for r in records})}
+    mean, sem = mean_and_sem(rows.values[name])
+    for i, task in enumerate(rows.tasks):
+        label = f"{task}: {rows.metrics[task]}"
+        line[label], line[f"{task}: s.e."] = _value(mean[i]), _value(sem[i])
+    if rows.gains:
+        gain, gain_sem = mean_and_sem(rows.gains[name])
+        line |= {"Δm [%]": _value(gain), "Δm s.e.": _value(gain_sem)}
+    difference = compared[name] - compared[reference]
+    low, high = interval(difference)
+    line |= {
+        f"gain on {reference}": _value(mean_and_sem(difference)[0]),
+        "from": _value(low),
+        "to": _value(high),
+        "epoch": float(np.mean([r["epoch"] for r in records])),
+        "parameters": sum(r["parameters"] for r in records) // line["n_seeds"],
+        "seconds": float(sum(r["seconds"] for r in records) / line["n_seeds"]),
+    }
+    return line
+
+
+def _value(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarray]) -> str:
+    others = [name for name in rows.names if name not in (reference, SINGLE)]
+    n = len(next(iter(compared.values())))
+    sentences = [
+        f"Over {n} seeds, {what} of '{reference}' is {plus_minus(compared[reference], 2)}."
+    ]
+    better, worse = [], []
+    for name in others:
+        difference = compared[name] - compared[reference]
+        low, high = interval(difference)
+        said = f"'{name}' ({difference.mean():+.2f}, {low:+.2f} to {high:+.2f})"
+        if low > 0:
+            better.append(said)
+        elif high < 0:
+            worse.append(said)
+    if better:
+        sentences.append(f"Better than it in a paired comparison: {', '.join(better)}.")
+    if worse:
+        sentences.append(f"Worse: {', '.join(worse)}.")
+    n_open = len(others) - len(better) - len(worse)
+    if n_open:
+        sentences.append(
+            f"Of {n_open} of the {len(others)} other rows these seeds cannot tell which way they "
+            "differ."
+        )
+    if rows.gains:
+        best = max(rows.gains, key=lambda name: np.nanmean(rows.gains[name]))
+        sentences.append(
+            f"Against single-task training the best is '{best}' with Δm = "
+            f"{plus_minus(rows.gains[best], 2)} %."
+        )
+    sentences.append(
+        "Intervals are 95 %, by Student's t over seeds; each row is looked at by itself."
+    )
+    return " ".join(sentences)
+
+
+def _draw_rows(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarray]) -> Plot:
+    names = rows.names[::-1]
+    height = 1.2 + 0.3 * len(names)
+    figure, grid = figure_of(1 + len(rows.tasks), width=3.2, height=height, columns=4)
+    panels = [
+        (f"gain on {reference}: {what}", {n: compared[n] - compared[reference] for n in names})
+    ]
+    panels += [
+        (f"{task}: {rows.metrics[task]}", {n: rows.values[n][:, i] for n in names})
+        for i, task in enumerate(rows.tasks)
+    ]
+    for panel, (axes, (title, values)) in enumerate(zip(grid, panels, strict=True)):
+        for place, name in enumerate(names):
+            given = values[name][np.isfinite(values[name])]
+            axes.plot(given, [place] * len(given), "o", color="grey", markersize=3, alpha=0.6)
+            if len(given) > 1:
+                mean, (low, high) = given.mean(), interval(given)
+                axes.errorbar(
+                    mean, place, xerr=[[mean - low], [high - mean]], fmt="D", color="#0b3c6f",
+                    capsize=3, markersize=4,
+                )  # fmt: skip
+        axes.set(title=title)
+        axes.title.set_fontsize(9)
+        if panel == 0:
+            axes.axvline(0, color="black", linewidth=0.8)
+        axes.set_yticks(range(len(names)), names if panel % 4 == 0 else [""] * len(names))
+    return Plot(
+        figure,
+        "Dots: seeds. Diamonds and bars: mean and 95 % interval over seeds, by Student's t. Left: "
+        f"paired differences to '{reference}'.",
+    )
+
+
+def _draw_epochs(rows: Rows) -> Plot:
+    names = [name for name in rows.names if name != SINGLE][:MOST_DRAWN]
+    figure, grid = figure_of(len(rows.tasks), width=4.0, height=3.2, columns=3)
+    for axes, task in zip(grid, rows.tasks, strict=True):
+        for name in names:
+            curves = _curves(rows.records[name], task, "validation_metrics")
+            if len(curves):
+                band(axes, np.arange(1, curves.shape[1] + 1), curves, name, markersize=2)
+        axes.set(title=task, xlabel="epoch", ylabel=f"validation {rows.metrics[task]}")
+    grid[0].legend(fontsize=7)
+    left = len(rows.names) - len(names) - (SINGLE in rows.names)
+    more = f" The first {len(names)} rows of {len(names) + left}." if left else ""
+    return Plot(figure, f"Bands: ± s.e. over seeds.{more}")
+
+
+def _curves(records: Sequence[Record], task: str, column: str) -> np.ndarray:
+    """A column of the epochs' records for one task, [n_seeds, n_epochs]."""
+    curves = []
+    for record in records:
+        names = list(record["test"])
+        if task in names:
+            place = names.index(task)
+            curves.append([epoch[column][place] for epoch in record["epochs"]])
+    return np.array(curves, dtype=float)
+
+
+def _draw_weights(rows: Rows) -> dict[str, Plot]:
+    """Task weights over epochs, for rows whose weights move."""
+    moving = []
+    for name in rows.names:
+        if name == SINGLE:
+            continue
+        curves = [_curves(rows.records[name], task, "weights") for task in rows.tasks]
+        known = [c for c in curves if c.size and np.isfinite(c).any()]
+        if known and any(np.nanmax(c) - np.nanmin(c) > 1e-9 for c in known):
+            moving.append((name, curves))
+    if not moving:
+        return {}
+    figure, grid = figure_of(len(moving), width=3.2, height=2.6, columns=4)
+    for axes, (name, curves) in zip(grid, moving, strict=True):
+        for task, values in zip(rows.tasks[:MOST_DRAWN], curves, strict=False):
+            if values.size:
+                band(axes, np.arange(1, values.shape[1] + 1), values, task, markersize=2)
+        axes.set(title=name, xlabel="epoch")
+    grid[0].set_ylabel("weight of the task")
+    grid[0].legend(fontsize=7)
+    return {
+        "weights": Plot(figure, "Mean weight of each task over an epoch; bands: ± s.e. over seeds.")
+    }
+
+
+def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
+    """The share of conflicting pairs over epochs, and the mean cosines of the reference's tasks."""
+    curves = {
+        name: np.array([[e["conflicts"] for e in r["epochs"]] for r in records], dtype=float)
+        for name, records in rows.records.items()
+        if name != SINGLE
+    }
+    known = {name: c for name, c in curves.items() if np.isfinite(c).any()}
+    if not known or len(rows.tasks) < 2:
+        return {}
+    first = next(iter(known))
+    figure, (left, right) = figure_of(2, width=5.0, height=3.6)
+    for name, values in list(known.items())[:MOST_DRAWN]:
+        band(left, np.arange(1, values.shape[1] + 1), values, name, markersize=2)
+    left.set(xlabel="epoch", ylabel="share of pairs whose gradients conflict", ylim=(-0.02, 1.02))
+    left.legend(fontsize=7)
+    stacked = np.array(
+        [e["cosines"] for r in rows.records[first] for e in r["epochs"]], dtype=float
+    )
+    mean = mean_and_sem(stacked)[0]
+    names = list(rows.records[first][0]["test"])
+    _matrix(right, mean, names, f"cosines of the gradients, {first}", 1.0)
+    return {
+        "conflicts": Plot(
+            figure,
+            "Of the first batches of each epoch. Left: bands ± s.e. over seeds. Right: the mean "
+            "over epochs and seeds.",
+        )
+    }
+
+
+def _draw_matrices(rows: Rows) -> dict[str, Plot]:
+    """What networks show of their tasks as matrices, of the first seed."""
+    found = [
+        (name, shown, list(records[0]["test"]))
+        for name, records in rows.records.items()
+        for shown in records[0]["shown"]
+        if shown["matrix"]
+    ]
+    if not found:
+        return {}
+    figure, grid = figure_of(len(found), width=3.4, height=3.0, columns=4)
+    for axes, (name, shown, tasks) in zip(grid, found, strict=True):
+        matrix = np.array(shown["matrix"], dtype=float)
+        _matrix(axes, matrix, tasks, f"{name}: {shown['title']}", float(np.abs(matrix).max()) or 1)
+    return {"learned": Plot(figure, "What the networks learned about the tasks; the first seed.")}
+
+
+def _matrix(axes: Any, matrix: np.ndarray, names: Sequence[str], title: str, most: float) -> None:
+    axes.imshow(matrix, cmap="RdBu_r", vmin=-most, vmax=most)
+    axes.grid(False)
+    places = range(len(names))
+    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(places, names, fontsize=7)
+    axes.set_title(title, fontsize=8)
+    if len(names) <= 10:
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                if np.isfinite(value):
+                    dark = abs(value) > 0.6 * most
+                    axes.text(
+                        j, i, f"{value:.2f}", ha="center", va="center", fontsize=7,
+                        color="white" if dark else "black",
+                    )  # fmt: skip
+
+
+def _texts(rows: Rows) -> dict[str, str]:
+    return {
+        f"{name}: {shown['title']}": shown["text"]
+        for name, records in rows.records.items()
+        for shown in records[0]["shown"]
+        if shown["text"]
+    }
+
+
+def _papers(settings: "ComparisonSettings") -> dict[str, Paper]:
+    tables = {
+        "architecture": ARCHITECTURES,
+        "backbone": BACKBONES,
+        "weighting": WEIGHTINGS,
+        "schedule": SCHEDULES,
+    }
+    found = {}
+    for row in settings.rows.values():
+        for kind, table in tables.items():
+            name = getattr(row, kind).name
+            if name in table and table[name].paper is not None:
+                found[name] = table[name].paper
+    return found
