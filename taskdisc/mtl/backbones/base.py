@@ -17,7 +17,13 @@ class Backbone(nn.Module):
         shapes: Of what goes into each stage, and of what comes out of the last one.
         n_convolutional: How many stages come before the fully connected ones.
         n_frozen: How many of the first stages are not trained.
+        normalisation: Means and deviations of the channels, [2, C], that images with values from 0
+            to 1 are to be brought to 0 and 1 with; None for those of the training images. It is
+            part of the `state_dict`, so that given weights keep the preparation they were trained
+            with.
     """
+
+    normalisation: Tensor | None
 
     def __init__(self, stages: Sequence[nn.Module], shape: Shape, n_convolutional: int) -> None:
         super().__init__()
@@ -25,6 +31,7 @@ class Backbone(nn.Module):
         self.shapes = shapes_of(stages, shape)
         self.n_convolutional = n_convolutional
         self.n_frozen = 0
+        self.register_buffer("normalisation", None)
 
     @property
     def n_features(self) -> int:
@@ -37,6 +44,31 @@ class Backbone(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return x
+
+    def append(self, stage: nn.Module) -> None:
+        """Let one more stage follow the last one."""
+        self.shapes += shapes_of([stage], self.shapes[-1])[1:]
+        self.stages.append(stage)
+
+    def split(self) -> tuple["Backbone", "Backbone"]:
+        """The frozen stages and the others, each as a backbone of the same modules.
+
+        What the frozen ones give for an image never changes, so it can be computed once, see
+        `frozen_features`, and the others trained on it. They take it as it is, without
+        normalisation. With no stage on one side, that side gives what it takes.
+        """
+        frozen = self._part(0, self.n_frozen)
+        frozen.n_frozen = self.n_frozen
+        frozen.normalisation = self.normalisation
+        frozen.train(self.training)
+        return frozen, self._part(self.n_frozen, len(self.stages))
+
+    def _part(self, first: int, last: int) -> "Backbone":
+        part = Backbone([], self.shapes[first], max(0, min(self.n_convolutional, last) - first))
+        part.stages.extend(self.stages[first:last])
+        part.shapes = self.shapes[first : last + 1]
+        part.training = self.training
+        return part
 
     def freeze(self, n_stages: int) -> None:
         """Leave the first stages as they are from now on, batch statistics too."""
@@ -51,6 +83,18 @@ class Backbone(nn.Module):
         for stage in self.stages[: self.n_frozen]:
             stage.eval()
         return self
+
+
+@torch.no_grad()
+def frozen_features(frozen: Backbone, images: Tensor, batch_size: int = 256) -> Tensor:
+    """What frozen stages give for all images [n, C, H, W], computed in batches.
+
+    Args:
+        frozen: The first of `Backbone.split`.
+        images: Normalised images, on the device of the stages.
+        batch_size: How many images at a time, at least 1.
+    """
+    return torch.cat([frozen(batch) for batch in images.split(batch_size)])
 
 
 @torch.no_grad()

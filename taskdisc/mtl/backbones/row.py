@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Setting
@@ -23,12 +23,16 @@ class Row:
         paper: Where it comes from.
         rule: `module:function` within this package.
         settings: Its settings by name, beside those that all backbones have.
+        check: Raises a `SettingError` for values, all by name, that do not do together.
+        least_side: How few pixels high and wide images may be.
     """
 
     summary: str
     paper: Paper | None
     rule: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    check: Callable[[Mapping[str, Any]], None] = lambda values: None
+    least_side: int = 1
 
     @property
     def stages(self) -> "Callable[..., tuple[list[nn.Module], int]]":
