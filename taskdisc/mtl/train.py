@@ -1,6 +1,8 @@
 """Training one network on several tasks, from its settings to its result."""
 
+import json
 import logging
+import signal
 import time
 import warnings
 from collections.abc import Sequence
@@ -9,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
+from taskdisc.mtl.backbones.base import Backbone, frozen_features
 from taskdisc.mtl.config import RowSettings
 from taskdisc.mtl.data import Split
 from taskdisc.mtl.kinds import KINDS
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from lightning.pytorch import Trainer
 
 LAST, BEST = "last.ckpt", "best.ckpt"
+
+MOST_FEATURES = 2**32
+"""Bytes that the features of frozen stages may take; above, they are computed in every epoch."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +89,8 @@ def train(
     """
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    module = module_of(images, tasks, split, row, main=main, seed=seed)
+    features = features_of(images, split, row, device)
+    module = module_of(images, tasks, split, row, main=main, seed=seed, features=features)
     saving = ModelCheckpoint(
         folder,
         filename=Path(BEST).stem,
@@ -93,13 +101,16 @@ def train(
         save_on_train_epoch_end=True,
     )
     trainer = _trainer(row, folder, device, saving, progress)
+    interrupt = signal.getsignal(signal.SIGINT)
     start = time.perf_counter()
     last = folder / LAST
     with _quietly():
-        trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        try:
+            trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+        except SystemExit:  # Lightning ends the process on Ctrl-C, and turns further ones off
+            signal.signal(signal.SIGINT, interrupt)
+            raise KeyboardInterrupt from None
         seconds = time.perf_counter() - start
-        if trainer.interrupted:
-            raise KeyboardInterrupt
         history = module.history  # the best epoch's checkpoint has but its own
         trainer.test(module, ckpt_path=folder / BEST, weights_only=True, verbose=False)
     scores = [record["score"] for record in history]
@@ -121,13 +132,22 @@ def module_of(
     *,
     main: int | None = None,
     seed: int = 0,
+    features: np.ndarray | None = None,
 ) -> MultiTaskModule:
-    """The module that `train` trains; arguments and errors as there."""
+    """The module that `train` trains; arguments and errors as there.
+
+    With `features`, those of `features_of`, it trains what comes after the frozen stages.
+    """
     shape = (3, *images.shape[1:3])
-    backbone = row.backbone
+    first = _backbone(row, shape, seed)
+
+    def backbone() -> Backbone:
+        made = make_backbone(row.backbone.name, shape, **row.backbone.settings)
+        return made if features is None else made.split()[1]
+
     network = make_network(
         row.architecture.name,
-        lambda: make_backbone(backbone.name, shape, **backbone.settings),
+        backbone,
         [task.n_outputs for task in tasks],
         seed,
         **row.architecture.settings,
@@ -135,22 +155,24 @@ def module_of(
     weighting = dict(row.weighting.settings)
     if row.weighting.name == "uncertainty":
         weighting.setdefault("kinds", [KINDS[task.kind].likelihood for task in tasks])
+    inputs = images if features is None else features
+    schedule = make_schedule(
+        row.schedule.name,
+        len(tasks),
+        seed,
+        main=main,
+        head_depths=_head_depths(network, shape if features is None else features.shape[1:]),
+        n_labelled=[int(task.known[split.train].sum()) for task in tasks],
+        **row.schedule.settings,
+    )
     return MultiTaskModule(
         network,
-        images,
+        inputs,
         tasks,
         split,
-        _moments(images, split.train),
+        _normalisation(first, images, split.train),
         ActiveWeighting(row.weighting.name, len(tasks), main, seed, weighting),
-        make_schedule(
-            row.schedule.name,
-            len(tasks),
-            seed,
-            main=main,
-            head_depths=_head_depths(network, shape),
-            n_labelled=[int(task.known[split.train].sum()) for task in tasks],
-            **row.schedule.settings,
-        ),
+        schedule,
         row.training,
         main,
         seed,
@@ -162,6 +184,57 @@ def module_of(
             **row.model_dump(mode="json", exclude={"tasks"}),
         },
     )
+
+
+_features: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+"""Of the last images and frozen stages, so that the trainings of a process compute them once."""
+
+
+def features_of(
+    images: np.ndarray, split: Split, row: RowSettings, device: str
+) -> np.ndarray | None:
+    """What the frozen stages of a backbone give for all images, float32 [n_images, …].
+
+    It never changes in training, and is computed once. None where no stage is frozen, or where it
+    would take more than `MOST_FEATURES` bytes.
+    """
+    mode = row.backbone.settings.get("mode")
+    if mode not in ("fixed", "last"):
+        return None
+    shape = (3, *images.shape[1:3])
+    frozen, rest = _backbone(row, shape, 0).split()
+    if 4 * len(images) * int(np.prod(rest.shapes[0])) > MOST_FEATURES:
+        return None
+    normalisation = _normalisation(frozen, images, split.train)
+    key = json.dumps([row.backbone.model_dump(), normalisation], sort_keys=True)
+    if key not in _features or _features[key][0] is not images:
+        mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
+        where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+        where = "cpu" if where == "auto" else where
+        frozen.to(where)
+        found = []
+        for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
+            pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
+            found.append(frozen_features(frozen, ((pixels - mean) / deviation).to(where)).cpu())
+        _features.clear()
+        _features[key] = images, torch.cat(found).numpy()
+    return _features[key][1]
+
+
+def _backbone(row: RowSettings, shape: tuple[int, ...], seed: int) -> Backbone:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return make_backbone(row.backbone.name, shape, **row.backbone.settings)
+
+
+def _normalisation(
+    backbone: Backbone, images: np.ndarray, train: np.ndarray
+) -> tuple[list[float], list[float]]:
+    """Means and deviations of the channels: of the given weights, or of the training images."""
+    if backbone.normalisation is not None:
+        mean, deviation = backbone.normalisation.tolist()
+        return mean, deviation
+    return _moments(images, train)
 
 
 def _head_depths(network: MultiTaskNetwork, shape: tuple[int, ...]) -> list[int]:

@@ -9,12 +9,12 @@ from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.gradients import SharedGradients
 
-IMAGES = torch.rand(6, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.rand(6, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def network(architecture: str = "hard-sharing", backbone: str = "lenet") -> MultiTaskNetwork:
     """A small network of three tasks."""
-    return make_network(architecture, lambda: make_backbone(backbone, (3, 12, 12)), [2, 1, 3])
+    return make_network(architecture, lambda: make_backbone(backbone, (3, 16, 16)), [2, 1, 3])
 
 
 def gradients_of(made: MultiTaskNetwork, route: str) -> SharedGradients:
