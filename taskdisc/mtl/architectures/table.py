@@ -2,6 +2,7 @@
 
 from taskdisc.mtl.architectures.row import Row
 from taskdisc.mtl.paper import Paper
+from taskdisc.mtl.settings import Choice, Flag, OneTask
 
 ARCHITECTURES: dict[str, Row] = {
     "independent": Row("a network of its own for each task", None, "independent:Independent"),
@@ -9,6 +10,17 @@ ARCHITECTURES: dict[str, Row] = {
         "one backbone for all tasks, a head for each",
         Paper("Caruana", 1997, "Multitask Learning", "https://doi.org/10.1023/A:1007379606734"),
         "hard_sharing:HardSharing",
+    ),
+    "label-reuse": Row(
+        "one task's output as an input of the fully connected part of the others",
+        None,
+        "label_reuse:LabelReuse",
+        settings={
+            "giver": OneTask(),
+            "convolutions": Choice("shared", ("shared", "independent")),
+            "detach": Flag(False),
+        },
+        least_tasks=2,
     ),
 }
 """By name."""
