@@ -2,7 +2,7 @@
 
 from taskdisc.mtl.architectures.row import Row
 from taskdisc.mtl.paper import Paper
-from taskdisc.mtl.settings import Choice, Flag, OneTask
+from taskdisc.mtl.settings import Choice, Flag, Number, OneTask
 
 ARCHITECTURES: dict[str, Row] = {
     "independent": Row("a network of its own for each task", None, "independent:Independent"),
@@ -20,6 +20,18 @@ ARCHITECTURES: dict[str, Row] = {
             "convolutions": Choice("shared", ("shared", "independent")),
             "detach": Flag(False),
         },
+        least_tasks=2,
+    ),
+    "cross-stitch": Row(
+        "a network per task, features mixed by learned units after every stage",
+        Paper(
+            "Misra et al.",
+            2016,
+            "Cross-stitch Networks for Multi-task Learning",
+            "https://arxiv.org/abs/1604.03539",
+        ),
+        "cross_stitch:CrossStitch",
+        settings={"self_weight": Number(0.9, low=0.0, high=1.0)},
         least_tasks=2,
     ),
 }
