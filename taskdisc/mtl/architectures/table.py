@@ -34,5 +34,15 @@ ARCHITECTURES: dict[str, Row] = {
         settings={"self_weight": Number(0.9, low=0.0, high=1.0)},
         least_tasks=2,
     ),
+    "mtan": Row(
+        "one backbone, and for each task a mask on the features of every stage",
+        Paper(
+            "Liu et al.",
+            2019,
+            "End-to-End Multi-Task Learning with Attention",
+            "https://arxiv.org/abs/1803.10704",
+        ),
+        "mtan:MTAN",
+    ),
 }
 """By name."""
