@@ -2,7 +2,15 @@
 
 from taskdisc.mtl.architectures.row import Row
 from taskdisc.mtl.paper import Paper
-from taskdisc.mtl.settings import Choice, Flag, Number, OneTask
+from taskdisc.mtl.settings import Choice, Flag, Number, OneTask, Whole
+
+TANG = Paper(
+    "Tang et al.",
+    2020,
+    "Progressive Layered Extraction (PLE): A Novel Multi-Task Learning (MTL) Model for "
+    "Personalized Recommendations",
+    "https://doi.org/10.1145/3383313.3412236",
+)
 
 ARCHITECTURES: dict[str, Row] = {
     "independent": Row("a network of its own for each task", None, "independent:Independent"),
@@ -43,6 +51,29 @@ ARCHITECTURES: dict[str, Row] = {
             "https://arxiv.org/abs/1803.10704",
         ),
         "mtan:MTAN",
+    ),
+    "mmoe": Row(
+        "several backbones as experts, mixed by a gate for each task",
+        Paper(
+            "Ma et al.",
+            2018,
+            "Modeling Task Relationships in Multi-task Learning with Multi-gate Mixture-of-Experts",
+            "https://doi.org/10.1145/3219819.3220007",
+        ),
+        "mmoe:MMoE",
+        settings={"n_experts": Whole(3, low=1)},
+    ),
+    "cgc": Row(
+        "shared experts and some of each task's own, mixed by a gate for each task",
+        TANG,
+        "cgc:CGC",
+        settings={"n_own": Whole(1, low=1), "n_shared": Whole(1, low=1)},
+    ),
+    "ple": Row(
+        "shared experts and some of each task's own, mixed by gates after every stage",
+        TANG,
+        "ple:PLE",
+        settings={"n_own": Whole(1, low=1), "n_shared": Whole(1, low=1)},
     ),
 }
 """By name."""
