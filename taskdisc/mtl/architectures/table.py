@@ -75,5 +75,16 @@ ARCHITECTURES: dict[str, Row] = {
         "ple:PLE",
         settings={"n_own": Whole(1, low=1), "n_shared": Whole(1, low=1)},
     ),
+    "deep-relationship": Row(
+        "shared convolutions, fully connected layers under a prior with a task covariance",
+        Paper(
+            "Long et al.",
+            2017,
+            "Learning Multiple Tasks with Multilinear Relationship Networks",
+            "https://arxiv.org/abs/1506.02117",
+        ),
+        "deep_relationship:DeepRelationship",
+        settings={"strength": Number(1e-4, low=0.0)},
+    ),
 }
 """By name."""
