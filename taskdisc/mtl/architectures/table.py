@@ -86,5 +86,17 @@ ARCHITECTURES: dict[str, Row] = {
         "deep_relationship:DeepRelationship",
         settings={"strength": Number(1e-4, low=0.0)},
     ),
+    "adaptive-sharing": Row(
+        "starts shared, then grows branches for groups of tasks from the top down",
+        Paper(
+            "Lu et al.",
+            2017,
+            "Fully-adaptive Feature Sharing in Multi-Task Networks with Applications in Person "
+            "Attribute Classification",
+            "https://arxiv.org/abs/1611.05377",
+        ),
+        "adaptive_sharing:AdaptiveSharing",
+        settings={"grow_every": Whole(5, low=1), "branch_cost": Number(0.05, low=0.0)},
+    ),
 }
 """By name."""
