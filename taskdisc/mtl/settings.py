@@ -77,6 +77,22 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class OneTask:
+    """The number of a task, from 0."""
+
+    default: int = 0
+
+    def rule(self, n_tasks: int) -> str:
+        return f"the number of a task, from 0 to {n_tasks - 1}"
+
+    def keeps(self, value: Any, n_tasks: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < n_tasks
+
+    def value(self, value: Any, n_tasks: int) -> int:
+        return int(value)
+
+
+@dataclass(frozen=True)
 class Flag:
     """True or false."""
 

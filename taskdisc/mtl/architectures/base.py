@@ -3,12 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from taskdisc.mtl.backbones.base import Backbone
+from taskdisc.mtl.backbones.base import Backbone, Shape
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,8 @@ class MultiTaskNetwork(nn.Module, ABC):
     Which parameters the tasks share is not declared but found: see `reach`.
 
     Attributes:
-        heads: The last layer of each task, in the order of the tasks. A head's parameters belong to
-            its task alone, with a learning rate of their own.
+        heads: The last layer of each task, in the order of the tasks, with a learning rate of its
+            own. Other tasks may reach a head too, where they read its output.
     """
 
     heads: nn.ModuleList
@@ -109,6 +109,32 @@ def linear_heads(n_features: int | Sequence[int], n_outputs: Sequence[int]) -> n
     """One linear layer per task, on as many features each."""
     widths = [n_features] * len(n_outputs) if isinstance(n_features, int) else n_features
     return nn.ModuleList(nn.Linear(w, n) for w, n in zip(widths, n_outputs, strict=True))
+
+
+def part(backbone: Backbone, first: int = 0, last: int | None = None) -> Backbone:
+    """The stages from `first` up to `last` as a backbone of their own; what is frozen stays so."""
+    stages = list(backbone.stages)[first:last]
+    n_convolutional = min(max(backbone.n_convolutional - first, 0), len(stages))
+    found = Backbone(stages, backbone.shapes[first], n_convolutional)
+    found.freeze(min(max(backbone.n_frozen - first, 0), len(stages)))
+    return found
+
+
+def stages_of(backbones: nn.ModuleList) -> list[tuple[nn.Module, ...]]:
+    """The stages of several backbones: for each depth, those of all backbones."""
+    return list(zip(*(cast("Backbone", backbone).stages for backbone in backbones), strict=True))
+
+
+def windows(before: Shape, after: Shape) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Size and stride of pooling from maps [C, H, W] of one shape to no larger ones of another.
+
+    Windows of one size, unlike those of adaptive pooling, whose gradients are not deterministic on
+    every device.
+    """
+    (height, width), (new_height, new_width) = before[1:], after[1:]
+    stride = (height // new_height, width // new_width)
+    size = (height - (new_height - 1) * stride[0], width - (new_width - 1) * stride[1])
+    return size, stride
 
 
 def rows_of(matrix: Tensor) -> tuple[tuple[float, ...], ...]:
