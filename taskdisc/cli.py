@@ -441,7 +441,7 @@ def _run_study(
         result = {"study": folder.name, "reading": answer.reading, "table": answer.table}
         print(json.dumps(_finite(result), indent=2, allow_nan=False))
     else:
-        _print_table(answer.table)
+        _print_table(answer.summary or answer.table)
         print(answer.reading)
         print(f"page: {page}")
 

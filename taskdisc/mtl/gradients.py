@@ -72,7 +72,7 @@ def _owners(network: nn.Module, parameters: Sequence[Tensor]) -> list[nn.Module]
         own = {id(p) for p in module.parameters(recurse=False)}
         if not own & wanted:
             continue
-        if own - wanted or next(module.children(), None) or _keeps_statistics(module):
+        if own - wanted or any(True for _ in module.children()) or _keeps_statistics(module):
             return None
         found.append(module)
     return found

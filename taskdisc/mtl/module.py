@@ -1,7 +1,7 @@
 """The training of a network on several tasks, as Lightning runs it."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,7 +29,7 @@ CHECK_EVERY = 50
 MOST_ON_DEVICE = 2**32
 """Bytes of inputs that are kept on a GPU as a whole."""
 
-OPTIMIZERS: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]]] = {
     "adam": (torch.optim.Adam, {}),
     "adamw": (torch.optim.AdamW, {}),
     "sgd": (torch.optim.SGD, {"momentum": 0.9}),
@@ -52,6 +52,9 @@ class MultiTaskModule(LightningModule):
         seed: From which the order of the images and all that is drawn follows.
         says: What this training is, as plain values; a checkpoint of another is refused.
     """
+
+    _mean: Tensor
+    _deviation: Tensor
 
     def __init__(
         self,
@@ -78,7 +81,8 @@ class MultiTaskModule(LightningModule):
         self.split = split
         self.history: list[dict[str, Any]] = []
         self._row = WEIGHTINGS[weighting.name]
-        self._inputs, self._on_device = inputs, None
+        self._inputs = inputs
+        self._on_device: Tensor | None = None
         for name, values in zip(("mean", "deviation"), normalisation, strict=True):
             shaped = torch.tensor(values, dtype=torch.float32)[:, None, None]
             self.register_buffer(f"_{name}", shaped, persistent=False)
@@ -185,7 +189,7 @@ class MultiTaskModule(LightningModule):
         if self._row.needs is Needs.TWO_BATCHES:
             self._second = iter(self._batches(self.split.train, SECOND))
         if self._row.needs is Needs.VALIDATION:
-            self._ahead = iter(())
+            self._ahead: Iterator[Tensor] = iter(())
 
     def losses(self, outputs: Sequence[Tensor], positions: Tensor) -> Tensor:
         """The losses [n_active] of the active tasks, times their fixed weights."""
@@ -250,6 +254,7 @@ class MultiTaskModule(LightningModule):
 
     def _move(self, scalar: Tensor) -> None:
         optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(scalar)
         optimizer.step()

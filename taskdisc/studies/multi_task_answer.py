@@ -1,6 +1,6 @@
 """What a comparison of ways to train several tasks says: its table, reading and plots."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +44,7 @@ class Rows:
         for record in records:
             self.records.setdefault(record["row"], []).append(record)
         self.names = list(self.records)
-        self.metrics = {}
+        self.metrics: dict[str, str] = {}
         for record in records:
             self.metrics |= record["metrics"]
         seeds = sorted({record["seed"] for record in records})
@@ -96,6 +96,7 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
         _reading(rows, reference, what, compared),
         plots,
         texts=_texts(rows),
+        summary=[_short(rows, line, reference) for line in table],
         papers=_papers(settings),
     )
 
@@ -123,6 +124,38 @@ def _line(rows: Rows, name: str, reference: str, compared: dict[str, np.ndarray]
     return line
 
 
+def _short(rows: Rows, line: Mapping[str, Any], reference: str) -> dict[str, Any]:
+    """A line of the table with means and errors in one column, to be read."""
+    short = {"row": line["row"]}
+    for task in rows.tasks:
+        label = f"{task}: {rows.metrics[task]}"
+        short[label] = _with_error(line[label], line[f"{task}: s.e."], 3)
+    if rows.gains:
+        short["Δm [%]"] = _with_error(line["Δm [%]"], line["Δm s.e."], 2)
+    gain = line[f"gain on {reference}"]
+    if line["row"] == reference or gain is None:
+        short[f"gain on {reference} [95 %]"] = None
+    else:
+        places = 2 if abs(gain) >= 0.1 else 4
+        ends = [] if line["from"] is None else [line["from"], line["to"]]
+        inside = " to ".join(f"{end:+.{places}f}" for end in ends)
+        short[f"gain on {reference} [95 %]"] = f"{gain:+.{places}f}" + (
+            f" ({inside})" if inside else ""
+        )
+    return {
+        **short,
+        "epoch": f"{line['epoch']:.0f}",
+        "parameters": line["parameters"],
+        "seconds": f"{line['seconds']:.1f}",
+    }
+
+
+def _with_error(mean: float | None, error: float | None, places: int) -> str | None:
+    if mean is None:
+        return None
+    return f"{mean:.{places}f}" + ("" if error is None else f" ± {error:.{places}f}")
+
+
 def _value(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
@@ -131,7 +164,7 @@ def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarr
     others = [name for name in rows.names if name not in (reference, SINGLE)]
     n = len(next(iter(compared.values())))
     sentences = [
-        f"Over {n} seeds, {what} of '{reference}' is {plus_minus(compared[reference], 2)}."
+        f"Over {n} seed{'s' if n > 1 else ''}, {what} of '{reference}' is {plus_minus(compared[reference], 2)}."
     ]
     better, worse = [], []
     for name in others:
@@ -147,10 +180,10 @@ def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarr
     if worse:
         sentences.append(f"Worse: {', '.join(worse)}.")
     n_open = len(others) - len(better) - len(worse)
-    if n_open:
+    if n_open and n > 1:
         sentences.append(
-            f"Of {n_open} of the {len(others)} other rows these seeds cannot tell which way they "
-            "differ."
+            f"For {n_open} of the other {len(others)} rows these seeds leave open whether they are "
+            "better or worse."
         )
     if rows.gains:
         best = max(rows.gains, key=lambda name: np.nanmean(rows.gains[name]))
@@ -160,6 +193,8 @@ def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarr
         )
     sentences.append(
         "Intervals are 95 %, by Student's t over seeds; each row is looked at by itself."
+        if n > 1
+        else "A single seed has no spread: no row can be told from another by it."
     )
     return " ".join(sentences)
 
@@ -324,7 +359,7 @@ def _texts(rows: Rows) -> dict[str, str]:
 
 
 def _papers(settings: "ComparisonSettings") -> dict[str, Paper]:
-    tables = {
+    tables: dict[str, Mapping[str, Any]] = {
         "architecture": ARCHITECTURES,
         "backbone": BACKBONES,
         "weighting": WEIGHTINGS,

@@ -43,6 +43,7 @@ class Answer:
         plots: By name, which is that of their file.
         arrays: Named arrays for further use, by the name of the `.npz` that keeps them; no objects.
         texts: Plain text for the page, by its title.
+        summary: The table as people read it, where that is shorter.
         papers: Where the methods come from that it compared, by their names.
     """
 
@@ -51,6 +52,7 @@ class Answer:
     plots: dict[str, Plot]
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
+    summary: list[dict[str, Any]] = field(default_factory=list)
     papers: dict[str, "Paper"] = field(default_factory=dict)
 
 

@@ -1,5 +1,6 @@
 """What a network is trained on: splits, labels of tasks, batches; and what is refused."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,7 @@ EVERY = partly(np.ones(100, dtype=bool))
 def test_batches_hold_every_image_once_in_an_order_of_the_seed() -> None:
     positions = np.arange(100)[::-1].copy()
     batches = [b.tolist() for b in Batches(positions, [EVERY], 32, [0, 1])]
-    assert sorted(sum(batches, [])) == list(range(100))
+    assert sorted(chain.from_iterable(batches)) == list(range(100))
     assert [len(b) for b in batches] == [25, 25, 25, 25]
     assert batches == [b.tolist() for b in Batches(positions, [EVERY], 32, [0, 1])]
     assert batches != [b.tolist() for b in Batches(positions, [EVERY], 32, [0, 2])]
@@ -159,7 +160,7 @@ def test_rare_labels_are_dealt_out_evenly() -> None:
 def test_devices_get_batches_of_their_own(world: int) -> None:
     parts = [list(Batches(np.arange(100), [EVERY], 15, [0], rank, world)) for rank in range(world)]
     assert len({len(part) for part in parts}) == 1  # none waits for another
-    assert sorted(np.concatenate(sum(parts, []))) == list(range(100))
+    assert sorted(np.concatenate(list(chain.from_iterable(parts)))) == list(range(100))
 
 
 def test_images_in_order() -> None:
