@@ -163,9 +163,8 @@ def _value(value: Any) -> float | None:
 def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarray]) -> str:
     others = [name for name in rows.names if name not in (reference, SINGLE)]
     n = len(next(iter(compared.values())))
-    sentences = [
-        f"Over {n} seed{'s' if n > 1 else ''}, {what} of '{reference}' is {plus_minus(compared[reference], 2)}."
-    ]
+    mean = plus_minus(compared[reference], 2)
+    sentences = [f"Over {n} seed{'s' if n > 1 else ''}, {what} of '{reference}' is {mean}."]
     better, worse = [], []
     for name in others:
         difference = compared[name] - compared[reference]
