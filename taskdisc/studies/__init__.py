@@ -8,6 +8,8 @@ from taskdisc.studies import (
     class_recovery,
     closed_form,
     clustering,
+    gradient_cosine,
+    gradient_cosine_toy,
     noise,
     positives,
     random_features,
@@ -16,6 +18,7 @@ from taskdisc.studies import (
     score_reliability,
     search_comparison,
     size_ratio,
+    toy_valley,
 )
 from taskdisc.studies.study import Study
 
@@ -35,4 +38,7 @@ STUDIES: dict[str, Study] = {
     "noise": noise.STUDY,
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
+    "gradient-cosine": gradient_cosine.STUDY,
+    "gradient-cosine-toy": gradient_cosine_toy.STUDY,
+    "toy-valley": toy_valley.STUDY,
 }
