@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from taskdisc.discovery.scorers import SCORERS
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.taskness.features import resolved
 from taskdisc.taskness.kernels import KERNELS, Measured, resolved_kernel
@@ -178,7 +179,7 @@ class SearchSettings(Settings):
     batch: int = Field(30, ge=1)  # labelings asked at a time
     proposer: str = "swap"  # `swap`, `spectral`, `random` or any optimiser of nevergrad
     warm_start: int = Field(0, ge=0)  # local optima of the closed form that nevergrad starts from
-    scorer: Literal["closed-form", "two-stage", "trained"] = "closed-form"
+    scorer: str = "closed-form"  # of SCORERS
     closed_form: ClosedFormSettings = ClosedFormSettings()
     train_share: float = Field(0.1, gt=0, le=1)  # two-stage: share of the budget to train on
     protocol: NamedProtocol = protocol_from("stratified")  # a name, or {name: …, field: value}
@@ -193,6 +194,15 @@ class SearchSettings(Settings):
     @classmethod
     def _from_anywhere(cls, known: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(k if k == CLASSES else str(Path(k).expanduser().resolve()) for k in known)
+
+    @field_validator("scorer")
+    @classmethod
+    def _known_scorer(cls, scorer: str) -> str:
+        if scorer not in SCORERS:
+            raise SettingError(
+                f"`scorer` must be a known one, got {scorer!r}; {did_you_mean(scorer, SCORERS)}"
+            )
+        return scorer
 
     @model_validator(mode="after")
     def _p_can_be_small(self) -> Self:
