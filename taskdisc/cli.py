@@ -447,6 +447,31 @@ def _run_study(
 
 
 @app.command()
+def methods(as_json: AsJson = False) -> None:
+    """List all that can be chosen by name: weightings, architectures, proposers, studies, …"""
+    from taskdisc.methods import as_values
+    from taskdisc.methods import methods as all_methods
+
+    listed = all_methods()
+    if as_json:
+        print(json.dumps(as_values(listed), indent=2))
+        return
+    for kind, rows in listed.items():
+        print(kind.replace("_", " "))
+        _print_table(
+            [
+                {
+                    "name": row.name,
+                    "what": row.summary,
+                    "needs": row.needs,
+                    "from": f"{row.paper.authors} {row.paper.year}" if row.paper else "",
+                }
+                for row in rows
+            ]
+        )
+
+
+@app.command()
 def bench(
     rounds: Annotated[int, typer.Option(help="Rounds of both sides in turn.", min=1)] = 5,
     jobs: Jobs = 0,

@@ -18,6 +18,7 @@ from pydantic import (
     model_validator,
 )
 
+from taskdisc.discovery.scorers import SCORERS
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.taskness.features import resolved
 from taskdisc.taskness.kernels import KERNELS, Measured, resolved_kernel
@@ -52,6 +53,14 @@ class Settings(BaseModel):
     def left_by(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """What these settings, as defaults, leave in force beside some that are given."""
         return self.model_dump(exclude_defaults=True)
+
+    @classmethod
+    def entries_of(cls, name: str) -> dict[str, Any]:
+        """The default entries of a setting that has names of the user's, for one to be changed."""
+        field = cls.model_fields.get(name)
+        if field is None or not isinstance(field.default, dict):
+            return {}
+        return {name: {key: entry.model_dump() for key, entry in field.default.items()}}
 
     @field_validator("*", mode="before")
     @classmethod
@@ -178,7 +187,7 @@ class SearchSettings(Settings):
     batch: int = Field(30, ge=1)  # labelings asked at a time
     proposer: str = "swap"  # `swap`, `spectral`, `random` or any optimiser of nevergrad
     warm_start: int = Field(0, ge=0)  # local optima of the closed form that nevergrad starts from
-    scorer: Literal["closed-form", "two-stage", "trained"] = "closed-form"
+    scorer: str = "closed-form"  # of SCORERS
     closed_form: ClosedFormSettings = ClosedFormSettings()
     train_share: float = Field(0.1, gt=0, le=1)  # two-stage: share of the budget to train on
     protocol: NamedProtocol = protocol_from("stratified")  # a name, or {name: …, field: value}
@@ -193,6 +202,15 @@ class SearchSettings(Settings):
     @classmethod
     def _from_anywhere(cls, known: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(k if k == CLASSES else str(Path(k).expanduser().resolve()) for k in known)
+
+    @field_validator("scorer")
+    @classmethod
+    def _known_scorer(cls, scorer: str) -> str:
+        if scorer not in SCORERS:
+            raise SettingError(
+                f"`scorer` must be a known one, got {scorer!r}; {did_you_mean(scorer, SCORERS)}"
+            )
+        return scorer
 
     @model_validator(mode="after")
     def _p_can_be_small(self) -> Self:
@@ -238,6 +256,9 @@ def read_settings(
     """
     values = read_yaml(path) if path else {}
     for change in changes:
+        name = change.partition("=")[0].partition(".")[0]
+        if path is None and name != change.partition("=")[0] and name not in values:
+            values.update(kind.entries_of(name))
         _set(values, change)
     values.update({name: value for name, value in options.items() if value is not None})
     return settings_from(kind, values)
@@ -313,6 +334,15 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return str(cause)
+    if first["type"] == "missing":
+        return f"`{path}` must be given, got nothing."
+    if first["type"] == "literal_error":
+        choices = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
+        return f"`{path}` must be one of {choices}, got {first['input']!r}."
+    if first["type"] == "too_short":
+        least, found = first["ctx"]["min_length"], first["ctx"]["actual_length"]
+        entries = "entry" if least == 1 else "entries"
+        return f"`{path}` must have at least {least} {entries}, got {found}."
     if first["type"] in ("model_type", "dict_type"):
         return f"`{path}` must be a mapping of settings, got {first['input']!r}."
     rule = first["msg"].removeprefix("Value error, ")

@@ -7,10 +7,13 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from taskdisc.discovery.row import Row
+from taskdisc.discovery.scorers import CLOSED_FORM
 from taskdisc.discovery.space import Space
 from taskdisc.discovery.swaps import WEIGHT, descend
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.labelings import best_different, encode, key, random_labelings
+from taskdisc.paper import Paper
 from taskdisc.taskness.closed_form import closed_form_taskness, leading_vectors
 
 FRUITLESS = 4
@@ -228,7 +231,7 @@ def make_proposer(space: Space) -> Proposer:
     """
     name = space.settings.proposer
     check_proposer(name)
-    return PROPOSERS[name](space) if name in PROPOSERS else NevergradProposer(name, space)
+    return PROPOSERS[name].make(space) if name in PROPOSERS else NEVERGRAD.make(name, space)
 
 
 def check_proposer(name: str, warm_start: int = 0) -> None:
@@ -255,9 +258,33 @@ def check_proposer(name: str, warm_start: int = 0) -> None:
         )
 
 
-PROPOSERS: dict[str, Callable[[Space], Proposer]] = {
-    "swap": SwapProposer,
-    "spectral": SpectralProposer,
-    "random": RandomProposer,
+GLOVER = Paper("Glover", 1989, "Tabu Search, Part I", "https://doi.org/10.1287/ijoc.1.3.190")
+
+PROPOSERS: dict[str, Row[Callable[[Space], Proposer]]] = {
+    "swap": Row(
+        "local optima of the closed form by swap search from random labelings",
+        SwapProposer,
+        GLOVER,
+        CLOSED_FORM,
+    ),
+    "spectral": Row(
+        "the same swap search, from the leading eigenvectors of the closed form",
+        SpectralProposer,
+        GLOVER,
+        CLOSED_FORM,
+    ),
+    "random": Row("labelings drawn uniformly, the control", RandomProposer),
 }
 """Proposers of our own by name, beside nevergrad's."""
+
+NEVERGRAD: Row[Callable[[str, Space], Proposer]] = Row(
+    "any optimiser of nevergrad, taken by its own name, such as TwoPointsDE",
+    NevergradProposer,
+    Paper(
+        "Rapin and Teytaud",
+        2018,
+        "Nevergrad: A gradient-free optimization platform",
+        "https://github.com/facebookresearch/nevergrad",
+    ),
+)
+"""All others."""

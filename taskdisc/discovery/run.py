@@ -1,6 +1,6 @@
 """A whole search: images, trials, confirmation, files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +9,10 @@ import numpy as np
 
 from taskdisc.config import AgreementSettings, ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
-from taskdisc.discovery.loop import Clock, Scorer, Trial, TrialLog, run_trials
+from taskdisc.discovery.loop import Clock, Trial, TrialLog, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
+from taskdisc.discovery.scorers import SCORERS
 from taskdisc.discovery.space import Space
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError
 from taskdisc.files import write_json, write_npz
@@ -20,19 +21,9 @@ from taskdisc.journal import MemoryJournal
 from taskdisc.labelings import best_different, evenly, is_near, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
-from taskdisc.taskness.closed_form import ClosedFormScorer
 from taskdisc.taskness.confirm import ConfirmPlan
 from taskdisc.taskness.kernels import check_files
 from taskdisc.taskness.score import TrainedScorer, check_fits, check_scorable
-
-SCORERS: dict[str, Callable[[Space, Pool], Scorer]] = {
-    "closed-form": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
-    "two-stage": lambda space, pool: ClosedFormScorer(space.quadratic, space.exponent),
-    "trained": lambda space, pool: TrainedScorer(
-        space.image_set, space.settings.protocol, space.settings.seed, pool
-    ),
-}
-"""How trials are scored, by name; of two stages this is the first, `train_best` the second."""
 
 MOST_PICTURED = 2000
 """Images that a run keeps pictures of, about 6 MB: all of a small set, else some per labeling."""
@@ -171,7 +162,7 @@ def find(
             to known labelings.
     """
     settings = space.settings
-    scorer = SCORERS[settings.scorer](space, pool)
+    scorer = SCORERS[settings.scorer].make(space, pool)
     trials = run_trials(space, scorer, log or MemoryJournal(), progress)
     order = [
         i

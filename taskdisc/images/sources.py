@@ -17,6 +17,7 @@ from taskdisc.images import (
 from taskdisc.images.cache import cache_folder
 from taskdisc.images.image_set import ImageSet, Progress, check_side
 from taskdisc.images.request import Request
+from taskdisc.paper import Paper
 
 
 @dataclass(frozen=True)
@@ -27,38 +28,83 @@ class Source:
         load: the loader.
         summary: one line for the user.
         splits: the splits that it may have; a folder's are known once it is read.
+        paper: where it was first described; None for the user's own images.
+        needs: what the user gives for it; empty where nothing.
     """
 
     load: Callable[[Request], ImageSet]
     summary: str
     splits: tuple[str, ...]
+    paper: Paper | None = None
+    needs: str = ""
 
+
+KRIZHEVSKY = Paper(
+    "Krizhevsky",
+    2009,
+    "Learning Multiple Layers of Features from Tiny Images",
+    "https://www.cs.toronto.edu/~kriz/learning-features-2009-TR.pdf",
+)
+
+FETCHED = "a download (--download) or the files (--root)"
 
 SOURCES: dict[str, Source] = {
     "digits": Source(
-        digits.load, "1,797 handwritten digits, part of scikit-learn", ("train", "all")
+        digits.load,
+        "1,797 handwritten digits, part of scikit-learn",
+        ("train", "all"),
+        Paper(
+            "Alpaydin and Kaynak",
+            1998,
+            "Optical Recognition of Handwritten Digits",
+            "https://doi.org/10.24432/C50P49",
+        ),
     ),
-    "cifar10": Source(cifar10.load, "CIFAR-10, downloadable (170 MB)", ("train", "test")),
+    "cifar10": Source(
+        cifar10.load, "CIFAR-10, downloadable (170 MB)", ("train", "test"), KRIZHEVSKY, FETCHED
+    ),
     "cifar100": Source(
         cifar100.load,
         "CIFAR-100, fine and coarse classes, downloadable (170 MB) or image folders",
         ("train", "test"),
+        KRIZHEVSKY,
+        FETCHED,
     ),
     "tiny-imagenet": Source(
         tiny_imagenet.load,
         "Tiny ImageNet, 200 classes at 64 x 64, downloadable (250 MB), folder or .zip",
         ("train", "val"),
+        Paper(
+            "Le and Yang",
+            2015,
+            "Tiny ImageNet Visual Recognition Challenge",
+            "https://cs231n.stanford.edu/reports/2015/pdfs/yle_project.pdf",
+        ),
+        FETCHED,
     ),
     "celeba": Source(
-        celeba.load, "CelebA, faces with 40 attributes, downloadable", ("train", "val", "test")
+        celeba.load,
+        "CelebA, faces with 40 attributes, downloadable",
+        ("train", "val", "test"),
+        Paper(
+            "Liu et al.",
+            2015,
+            "Deep Learning Face Attributes in the Wild",
+            "https://arxiv.org/abs/1411.7766",
+        ),
+        FETCHED,
     ),
     "folder": Source(
         folder.load,
         "your images: a folder of class folders, or the same in a .zip (--root)",
         ("train", "val", "test", "all"),
+        needs="your files (--root)",
     ),
     "arrays": Source(
-        arrays.load, "your images: a .npz or .npy of uint8 arrays (--root)", ("train", "all")
+        arrays.load,
+        "your images: a .npz or .npy of uint8 arrays (--root)",
+        ("train", "all"),
+        needs="your files (--root)",
     ),
 }
 

@@ -8,6 +8,8 @@ from taskdisc.studies import (
     class_recovery,
     closed_form,
     clustering,
+    gradient_cosine,
+    gradient_cosine_toy,
     multi_task,
     noise,
     positives,
@@ -17,6 +19,7 @@ from taskdisc.studies import (
     score_reliability,
     search_comparison,
     size_ratio,
+    toy_valley,
 )
 from taskdisc.studies.study import Study
 
@@ -37,6 +40,9 @@ STUDIES: dict[str, Study] = {
     "agreement": agreement.STUDY,
     "scale": scale.STUDY,
     "mtl": multi_task.STUDY,
+    "gradient-cosine": gradient_cosine.STUDY,
+    "gradient-cosine-toy": gradient_cosine_toy.STUDY,
+    "toy-valley": toy_valley.STUDY,
 }
 
 

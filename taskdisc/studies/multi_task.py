@@ -59,6 +59,10 @@ class ComparisonSettings(Settings):
     seeds: int = Field(3, ge=1)  # trainings of each row
     seed: int = Field(0, ge=0)  # the first of them
 
+    @classmethod
+    def entries_of(cls, name: str) -> dict[str, Any]:
+        return {"rows": dict(ROWS)} if name == "rows" else super().entries_of(name)
+
     @model_validator(mode="before")
     @classmethod
     def _rows_over_common(cls, values: Any) -> Any:

@@ -8,9 +8,9 @@ import numpy as np
 from taskdisc.mtl.architectures import ARCHITECTURES
 from taskdisc.mtl.backbones import BACKBONES
 from taskdisc.mtl.kinds import METRICS
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.schedules import SCHEDULES
 from taskdisc.mtl.weightings import WEIGHTINGS
+from taskdisc.paper import Paper
 from taskdisc.studies.drawing import band, figure_of
 from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus
 from taskdisc.studies.study import Answer, Plot, Record
@@ -219,8 +219,9 @@ def _draw_rows(rows: Rows, reference: str, what: str, compared: dict[str, np.nda
                     mean, place, xerr=[[mean - low], [high - mean]], fmt="D", color="#0b3c6f",
                     capsize=3, markersize=4,
                 )  # fmt: skip
-        axes.set(title=title)
-        axes.title.set_fontsize(9)
+        axes.set_title(title, fontsize=9)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(axis="x", labelsize=8)
         if panel == 0:
             axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(names)), names if panel % 4 == 0 else [""] * len(names))

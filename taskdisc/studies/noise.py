@@ -13,7 +13,6 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import plot
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.lenet import SIDE
 
 
 class NoiseSettings(Settings):
@@ -40,6 +39,8 @@ def measure(settings: NoiseSettings, cell: Cell, pool: Pool, progress: Progress)
     Every pixel is drawn by itself and uniformly, so no labeling can be generalised on and every
     task that is reported is false. The rule lets through 5 % of them.
     """
+    from taskdisc.taskness.lenet import SIDE
+
     rng = np.random.default_rng([settings.seed, cell["set"]])
     pixels = rng.integers(0, 256, (settings.n_images, SIDE, SIDE, 3), dtype=np.uint8)
     search = settings.search.model_copy(update={"seed": settings.seed + cell["set"]})

@@ -12,7 +12,7 @@ from taskdisc.taskness.protocol import protocol_from
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from taskdisc.mtl.paper import Paper
+    from taskdisc.paper import Paper
 
 Cell = dict[str, Any]
 """Names one part of a study that is measured by itself: an image set, a size, a protocol."""

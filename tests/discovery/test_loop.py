@@ -10,6 +10,7 @@ from taskdisc.config import SearchSettings, settings_from
 from taskdisc.discovery import loop
 from taskdisc.discovery.loop import WORST, Trial, run_trials
 from taskdisc.discovery.proposers import PROPOSERS, NevergradProposer, Proposer
+from taskdisc.discovery.row import Row
 from taskdisc.discovery.space import Space
 from taskdisc.errors import RunFailedError, RunFolderError
 from taskdisc.images import ImageSet, as_image_set
@@ -146,7 +147,7 @@ def test_a_labeling_that_comes_back_or_its_flip_is_answered_from_what_is_known(
         made.append(Repeating(space.n_images, space.n_pos, space.settings.seed))
         return made[-1]
 
-    monkeypatch.setitem(PROPOSERS, "repeating", make)
+    monkeypatch.setitem(PROPOSERS, "repeating", Row("repeats itself", make))
     settings = search_settings(proposer="repeating", ratio=1, budget=9, batch=6)
     trials, _, scorer = run(settings, 20)
     assert len(trials) == len(scorer.scored) == 9
@@ -168,10 +169,10 @@ def test_proposers_are_told_the_scores_and_the_worst_of_what_is_near_to_known(
     space = Space(images, settings)
     assert len(space.known) == (5 if known else 0)
     told: dict[str, float] = {}
-    make = PROPOSERS.get(proposer)
+    row = PROPOSERS.get(proposer)
 
     def listening(space: Space) -> Proposer:
-        inner = make(space) if make else NevergradProposer(proposer, space)
+        inner = row.make(space) if row else NevergradProposer(proposer, space)
         ask, tell = inner.ask, inner.tell
         last: list[np.ndarray] = []
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from taskdisc.mtl.weightings import WEIGHTINGS, make_weighting
-from taskdisc.mtl.weightings.base import Gradients, LookAhead, Step, Update, Weighting
+from taskdisc.mtl.weightings.base import Gradients, LookAhead, Step, Weighting
+from taskdisc.studies.toys import direction_of
 
 J = torch.tensor([[-4.0, 1.0, 1.0], [6.0, 1.0, 1.0]])
 """The gradients of the worked values."""
@@ -30,17 +31,6 @@ def step_of(
     ahead = LookAhead(lambda weights: jacobian[main], 0.5)
     gradients, second = Gradients(lambda: jacobian), Gradients(lambda: jacobian)
     return Step(values.float().requires_grad_(), gradients, second, ahead)
-
-
-def direction_of(update: Update, step: Step) -> Tensor:
-    """Along what the shared parameters move, [n_shared]."""
-    if update.direction is not None:
-        return update.direction
-    if update.weights is not None:
-        return update.weights @ step.jacobian
-    assert update.total is not None
-    (weights,) = torch.autograd.grad(update.total, step.losses)
-    return weights @ step.jacobian
 
 
 def directions(

@@ -1,8 +1,8 @@
 """All architectures, as data."""
 
 from taskdisc.mtl.architectures.row import Row
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Choice, Flag, Number, OneTask, Whole
+from taskdisc.paper import Paper
 
 TANG = Paper(
     "Tang et al.",

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Setting
+from taskdisc.paper import Paper
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,8 +5,8 @@ from typing import Any
 
 from taskdisc.errors import SettingError
 from taskdisc.mtl.backbones.row import Row
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Choice, Whole
+from taskdisc.paper import Paper
 
 
 def _check_depth(values: Mapping[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """All schedules, as data."""
 
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.schedules.row import Row
 from taskdisc.mtl.settings import Flag, Number
+from taskdisc.paper import Paper
 
 METRICS = ("depth", "samples", "incompleteness", "stagnancy", "regulariser")
 """The metrics that DST mixes."""

@@ -6,8 +6,8 @@ from enum import Enum
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Setting
+from taskdisc.paper import Paper
 
 if TYPE_CHECKING:
     from taskdisc.mtl.weightings.base import Weighting

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from taskdisc.mtl.paper import Paper
 from taskdisc.mtl.settings import Choice, Flag, Number, PerTask, Whole, WordPerTask
 from taskdisc.mtl.weightings.row import Needs, Row
+from taskdisc.paper import Paper
 
 RATE: dict[str, Any] = {"low": 0.0, "open_low": True}
 SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0, "open_high": True}

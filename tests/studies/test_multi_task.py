@@ -1,0 +1,219 @@
+"""Comparisons of ways to train several tasks: their settings, their answer, and a small run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from taskdisc.config import read_settings, settings_from
+from taskdisc.errors import SettingError
+from taskdisc.mtl.architectures import ARCHITECTURES
+from taskdisc.mtl.schedules import SCHEDULES
+from taskdisc.mtl.weightings import WEIGHTINGS
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
+from taskdisc.studies.multi_task import ComparisonSettings, answer_of, cells, check, work_of
+from taskdisc.studies.multi_task_answer import SINGLE, Rows
+from taskdisc.studies.run import new_study, open_study, run_study, study, write_study
+from taskdisc.studies.study import Record
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mtl"
+
+SMALL: dict[str, Any] = {
+    "images": {"n_images": 120},
+    "side": 16,
+    "common": {"training": {"epochs": 2, "batch": 40}},
+    "rows": {"equal": {}, "upgrad": {"weighting": "upgrad"}},
+    "seeds": 2,
+}
+
+
+def settings_of(**values: Any) -> ComparisonSettings:
+    """Settings from nested values."""
+    return settings_from(ComparisonSettings, values)
+
+
+def test_the_default_is_the_file_of_it() -> None:
+    assert read_settings(ComparisonSettings, CONFIGS / "digits.yaml") == settings_of()
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_file_of_settings_can_be_compared(path: Path) -> None:
+    assert path.read_text().startswith("# ")
+    assert cells(read_settings(ComparisonSettings, path))
+
+
+def test_one_file_has_every_method() -> None:
+    rows = read_settings(ComparisonSettings, CONFIGS / "digits-all.yaml").rows.values()
+    assert {row.weighting.name for row in rows} == set(WEIGHTINGS)
+    assert {row.architecture.name for row in rows} == set(ARCHITECTURES)
+    assert {row.schedule.name for row in rows} == set(SCHEDULES)
+
+
+def test_rows_differ_from_what_they_have_in_common() -> None:
+    settings = settings_of(
+        common={"backbone": {"name": "convnet", "width": 8}, "training": {"lr": 0.1, "epochs": 3}},
+        rows={
+            "same": {},
+            "wider": {"backbone": {"width": 16}},
+            "other": {"backbone": "lenet", "training": {"lr": 0.2}},
+        },
+    )
+    same, wider, other = settings.rows.values()
+    assert same == settings.common
+    assert wider.backbone.name == "convnet" and wider.backbone.settings == {"width": 16}
+    assert other.backbone.name == "lenet" and other.backbone.settings == {}
+    assert (other.training.lr, other.training.epochs) == (0.2, 3)
+
+
+def test_one_row_of_the_default_can_be_changed() -> None:
+    settings = read_settings(ComparisonSettings, changes=["rows.equal.weighting=dwa"])
+    assert list(settings.rows) == list(settings_of().rows)
+    assert settings.rows["equal"].weighting.name == "dwa"
+    kept = read_settings(ComparisonSettings, changes=["tasks.digit.weight=2"]).tasks
+    assert list(kept) == list(settings_of().tasks) and kept["digit"].weight == 2
+
+
+def test_single_tasks_are_trained_alone_and_plainly() -> None:
+    settings = settings_of(
+        **{**SMALL, "main": "parity", "common": {"weighting": "pcd", "schedule": "dst"}}
+    )
+    assert len(cells(settings)) == 2 * (2 + 3)
+    work = work_of(settings, {"row": SINGLE, "task": "parity", "seed": 0})
+    assert [task.name for task in work.tasks] == ["parity"] and work.main == 0
+    assert (work.row.weighting.name, work.row.schedule.name) == ("equal", "all")
+    beside = work_of(settings, {"row": "equal", "seed": 0})
+    assert np.array_equal(beside.split.test, work.split.test)
+    assert [task.name for task in beside.tasks][beside.main or 0] == "parity"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rows": {}}, "`rows` must have at least 1 entry, got 0"),
+        ({"rows": {SINGLE: {}}}, "`rows` must have other names than 'single-task'"),
+        ({"rows": {"a": {"tasks": ["digits"]}}}, "`rows.a.tasks` must be names of tasks"),
+        ({"main": "digits"}, "`main` must be the name of a task, got 'digits'; did you mean"),
+        ({"reference": "x"}, "`reference` must be the name of a row, got 'x'"),
+        ({"rows": {"a": {"weighting": "x"}}}, "in row 'a', the weighting must be a known one"),
+        ({"rows": {"a": {"weighting": "pcd"}}}, "in row 'a', `main` must name the main task"),
+        (
+            {"rows": {"a": {"weighting": "krum", "tasks": ["digit", "parity"]}}},
+            "in row 'a', `n_tasks` must be at least 3 for weighting 'krum'",
+        ),
+        ({"rows": {"a": {"architecture": "x"}}}, "in row 'a', the architecture must be"),
+        ({"rows": {"a": {"schedule": {"name": "dst", "depth": 1}}}}, "must add up to 1"),
+        ({"rows": {"a": {"backbone": {"name": "resnet", "depth": 21}}}}, "in row 'a', `depth`"),
+        ({"tasks": {"a": {"of": "digit"}}}, "`tasks.a.kind` must be given, got nothing"),
+        ({"side": 8}, "images must be at least 16 x 16 pixels for backbone 'lenet'"),
+        ({"test_split": "test"}, "`split` must be train or all for 'digits'"),
+    ],
+)
+def test_comparisons_that_cannot_be(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingError, match=message):
+        check(settings_of(**values))
+
+
+def record(row: str, seed: int, **test: float | None) -> Record:
+    """A record of two epochs with these test metrics."""
+    n = len(test)
+    epoch = {
+        "active": list(range(n)),
+        "losses": [1.0] * n,
+        "weights": [1.0] * n,
+        "cosines": [[1.0] * n] * n,
+        "conflicts": 0.0 if n > 1 else None,
+        "validation_losses": [1.0] * n,
+        "validation_metrics": [0.5] * n,
+        "score": 0.5,
+    }
+    return {
+        "row": row,
+        "seed": seed,
+        "test": test,
+        "metrics": {name: {"a": "accuracy", "b": "mae"}[name] for name in test},
+        "epoch": 2,
+        "epochs": [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}],
+        "shown": [{"title": "units", "matrix": [[1.0] * n] * n, "text": ""}],
+        "parameters": 10,
+        "seconds": 1.0,
+    }
+
+
+TWO = {
+    "tasks": {
+        "a": {"kind": "classification", "of": "digit"},
+        "b": {"kind": "regression", "of": "bright", "metric": "mae"},
+    },
+    "rows": {"first": {}, "second": {"weighting": "uncertainty"}},
+}
+
+
+def records(second: tuple[float | None, float | None]) -> list[Record]:
+    """Two seeds: the first row as good as single tasks, the second with these metrics."""
+    found = []
+    for seed in (0, 1):
+        found += [
+            record("first", seed, a=0.5, b=2.0),
+            record("second", seed, a=second[0], b=second[1]),
+            record(SINGLE, seed, a=0.5),
+            record(SINGLE, seed, b=2.0),
+        ]
+    return found
+
+
+def test_delta_m_is_the_mean_relative_gain_and_errors_count_backwards() -> None:
+    rows = Rows(settings_of(**TWO), records((0.6, 1.0)))
+    np.testing.assert_allclose(rows.gains["second"], (20 + 50) / 2)
+    np.testing.assert_allclose(rows.gains["first"], 0)
+    np.testing.assert_allclose(rows.gains[SINGLE], 0)
+
+
+def test_an_answer_says_which_rows_differ() -> None:
+    settings = settings_of(**TWO)
+    better = answer_of(settings, records((0.6, 1.0)))
+    assert "Better than it in a paired comparison: 'second' (+35.00" in better.reading
+    worse = answer_of(settings, records((0.4, 2.0)))
+    assert "Worse: 'second' (-10.00" in worse.reading
+    assert [line["row"] for line in worse.table] == ["first", "second", SINGLE]
+    assert worse.table[1]["gain on first"] == pytest.approx(-10)
+    assert set(better.papers) == {"hard-sharing", "lenet", "equal", "uncertainty"}
+    assert {"rows", "epochs", "conflicts", "learned"} <= set(better.plots)
+
+
+def test_rows_are_compared_by_the_main_task_where_there_is_one() -> None:
+    settings = settings_of(**TWO, main="b")
+    answer = answer_of(settings, records((0.9, 3.0)))
+    assert answer.table[1]["gain on first"] == pytest.approx(-1)  # an error that grew
+    assert "Worse: 'second'" in answer.reading
+
+
+def test_a_metric_that_could_not_be_measured_is_left_out() -> None:
+    answer = answer_of(settings_of(**TWO), records((None, 1.0)))
+    assert answer.table[1]["a: accuracy"] is None
+    assert answer.table[1]["Δm [%]"] == pytest.approx(50)
+
+
+def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path: Path) -> None:
+    settings = settings_of(**{**SMALL, "seeds": 1})
+    folder = new_study("mtl", settings, tmp_path / "run", Pool(1, "cpu"), Progress())
+    answer = run_study(folder, Pool(1, "cpu"), Progress())
+    folder.close()
+
+    def timeless(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{k: v for k, v in line.items() if k != "seconds"} for line in table]
+
+    again = study("mtl", jobs=2, **{**SMALL, "seeds": 1})
+    assert timeless(again.table) == timeless(answer.table)
+    assert write_study(tmp_path / "run").table == answer.table
+    files = {path.name for path in (tmp_path / "run" / "cells" / "0").iterdir()}
+    assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Jacobian Descent for Multi-Objective Optimization" in page and "Δm" in page
+    reopened = open_study(tmp_path / "run", Progress())
+    assert run_study(reopened, Pool(1, "cpu"), Progress()).table == answer.table
+    reopened.close()
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["made_by"] == "mtl"
