@@ -308,6 +308,11 @@ def select_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
     """The images of a source that the settings choose, at the network's 32x32."""
     from taskdisc.taskness.lenet import SIDE
 
+    return chosen_images(image_set, settings).resized(SIDE)
+
+
+def chosen_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
+    """The images of a source that the settings choose, at their own size."""
     n_images, by_class = settings.n_images, {}
     if n_images is None and not image_set.targets:
         n_images = min(len(image_set) // 10 * 10 or 2, DEFAULT_CLASSES * DEFAULT_PER_CLASS)
@@ -317,7 +322,7 @@ def select_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
         n_enough = int((np.bincount(labels) >= per_class).sum())
         n_classes = settings.n_classes or min(DEFAULT_CLASSES, max(n_enough, 1))
         by_class = {"n_classes": n_classes, "per_class": per_class}
-    chosen = select(
+    return select(
         image_set,
         target=settings.target,
         class_a=settings.class_a,
@@ -325,7 +330,6 @@ def select_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
         seed=settings.seed,
         **by_class,
     )
-    return chosen.resized(SIDE)
 
 
 def _seconds(lines: Iterable[dict[str, Any]]) -> float:

@@ -118,7 +118,7 @@ def train(
         module.measured,
         1 + max(range(len(scores)), key=lambda i: -1e30 if scores[i] is None else scores[i]),
         history,
-        [asdict(shown) for shown in module.network.shown()],
+        [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for p in module.network.parameters() if p.requires_grad),
         seconds,
     )

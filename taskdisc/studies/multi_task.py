@@ -169,12 +169,12 @@ def images_of(
         SettingError: a setting breaks its rule.
         ImageSetError: the images are missing or unreadable.
     """
-    from taskdisc.discovery.run import select_images
+    from taskdisc.discovery.run import chosen_images
 
     images = source_of(settings)
     drawn = (settings.n_classes, settings.per_class, settings.n_images, settings.class_a)
     if any(value is not None for value in drawn):
-        images = select_images(images, settings)
+        images = chosen_images(images, settings)
     images = images if side is None else images.resized(side)
     if test_split is None:
         return images, 0

@@ -184,11 +184,12 @@ def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarr
             f"For {n_open} of the other {len(others)} rows these seeds leave open whether they are "
             "better or worse."
         )
-    if rows.gains:
-        best = max(rows.gains, key=lambda name: np.nanmean(rows.gains[name]))
+    gains = {name: rows.gains[name] for name in rows.names if name != SINGLE and rows.gains}
+    if gains:
+        best = max(gains, key=lambda name: np.nan_to_num(gains[name].mean(), nan=-np.inf))
         sentences.append(
             f"Against single-task training the best is '{best}' with Δm = "
-            f"{plus_minus(rows.gains[best], 2)} %."
+            f"{plus_minus(gains[best], 2)} %."
         )
     sentences.append(
         "Intervals are 95 %, by Student's t over seeds; each row is looked at by itself."

@@ -27,6 +27,7 @@ from taskdisc.mtl.backbones.base import Backbone
 NAMES = list(ARCHITECTURES)
 each_architecture = pytest.mark.parametrize("name", NAMES)
 
+TASKS = list("abcdefgh")
 SHAPE = (1, 16, 16)
 IMAGES = torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0))
 SMALL: dict[str, dict[str, Any]] = {"convnet": {"width": 4}, "resnet": {"depth": 8, "width": 4}}
@@ -126,7 +127,7 @@ def test_any_number_of_tasks(name: str, n_tasks: int) -> None:
     network = make_network(name, lenet, [2] * n_tasks)
     assert [tuple(output.shape) for output in network(IMAGES)] == [(4, 2)] * n_tasks
     assert isinstance(network.after_epoch(torch.randn(n_tasks, 6)), bool)
-    for shown in network.shown():
+    for shown in network.shown(TASKS):
         assert shown.title and (shown.text or len(shown.matrix) == n_tasks)
 
 
@@ -163,13 +164,13 @@ def test_a_saved_state_restores_the_network(name: str, backbone: str) -> None:
     other.load_state_dict(network.state_dict())
     for output, restored in zip(outputs_of(network), outputs_of(other), strict=True):
         assert torch.equal(output, restored)
-    assert network.shown() == other.shown()
+    assert network.shown(TASKS) == other.shown(TASKS)
     penalty, restored_penalty = network.penalty(), other.penalty()
     assert (penalty is None) == (restored_penalty is None)
     if penalty is not None and restored_penalty is not None:
         assert torch.equal(penalty, restored_penalty)
     assert network.after_epoch(PAIRS) == other.after_epoch(PAIRS)
-    assert network.shown() == other.shown()
+    assert network.shown(TASKS) == other.shown(TASKS)
 
 
 @each_architecture
@@ -262,7 +263,7 @@ def test_cross_stitch_mixes_as_its_units_say() -> None:
     independent = make_network("independent", whole, [2, 3, 1])
     features = torch.stack([backbone(IMAGES) for backbone in independent.backbones])
     unit = torch.tensor([[0.6, 0.2, 0.2], [0.2, 0.6, 0.2], [0.2, 0.2, 0.6]])
-    (shown,) = network.shown()
+    (shown,) = network.shown(TASKS)
     assert_close(torch.tensor(shown.matrix), unit)
     unit = torch.tensor([[0.6, 0.3, 0.1], [0.0, 1.0, 0.2], [-0.2, 0.2, 0.6]])
     with torch.no_grad():
@@ -394,7 +395,7 @@ def test_the_prior_is_on_heads_where_they_are_alike() -> None:
     assert list(related([2, 2]).layers())[-1] == "heads"
     assert list(related([2, 2], whole).layers()) == ["heads"]
     bare = related([2, 3], whole)
-    assert bare.penalty() is None and bare.shown() == [] and not bare.after_epoch(NO_NEWS)
+    assert bare.penalty() is None and bare.shown(TASKS) == [] and not bare.after_epoch(NO_NEWS)
 
 
 def test_frozen_layers_are_not_under_the_prior() -> None:
@@ -425,7 +426,7 @@ def planted_network() -> DeepRelationship:
 def test_the_covariance_finds_a_planted_relationship() -> None:
     network = planted_network()
     assert not network.after_epoch(NO_NEWS)
-    for shown in network.shown():
+    for shown in network.shown(TASKS):
         found = torch.tensor(shown.matrix)
         assert_close(found.trace(), torch.tensor(3.0))
         assert_close(found, found.T)
@@ -593,14 +594,14 @@ def test_the_tree_is_told() -> None:
     network = growing(4)
     network.after_epoch(PAIRS)
     network.after_epoch(PAIRS)
-    (shown,) = network.shown()
+    (shown,) = network.shown(TASKS)
     assert shown.text.splitlines() == [
-        "stage 0: tasks 0, 1, 2, 3",
-        "  stage 1: tasks 0, 1, 2, 3",
-        "    stage 2: tasks 0, 1",
-        "      stage 3: tasks 0, 1",
-        "    stage 2: tasks 2, 3",
-        "      stage 3: tasks 2, 3",
+        "stage 1: a, b, c, d",
+        "  stage 2: a, b, c, d",
+        "    stage 3: a, b",
+        "      stage 4: a, b",
+        "    stage 3: c, d",
+        "      stage 4: c, d",
     ]
 
 

@@ -111,20 +111,20 @@ class AdaptiveSharing(MultiTaskNetwork):
             for copy in sorted({*route})
         ]
 
-    def shown(self) -> list[Shown]:
-        lines = self._tree(0, tuple(range(len(self.heads))))
+    def shown(self, names: Sequence[str]) -> list[Shown]:
+        lines = self._tree(0, tuple(range(len(self.heads))), names)
         return [Shown("Which tasks share a stage", text="\n".join(lines))]
 
-    def _tree(self, stage: int, above: Group) -> list[str]:
+    def _tree(self, stage: int, above: Group, names: Sequence[str]) -> list[str]:
         """Lines for the stage and those after it, of these tasks."""
         if stage == len(self.routes):
             return []
         lines = []
         for group in self.groups(stage):
             if group[0] in above:
-                tasks = ", ".join(map(str, group))
-                lines.append(f"{'  ' * stage}stage {stage}: task{'s' * (len(group) > 1)} {tasks}")
-                lines += self._tree(stage + 1, group)
+                tasks = ", ".join(names[task] for task in group)
+                lines.append(f"{'  ' * stage}stage {stage + 1}: {tasks}")
+                lines += self._tree(stage + 1, group, names)
         return lines
 
 

@@ -73,8 +73,8 @@ class MultiTaskNetwork(nn.Module, ABC):
         """
         return False
 
-    def shown(self) -> list[Shown]:
-        """What it has learned about its tasks."""
+    def shown(self, names: Sequence[str]) -> list[Shown]:
+        """What it has learned about its tasks, which have these names."""
         return []
 
 

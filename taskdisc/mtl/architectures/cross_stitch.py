@@ -1,5 +1,7 @@
 """Cross-stitch units between networks."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -40,7 +42,7 @@ class CrossStitch(MultiTaskNetwork):
             features = list(torch.einsum("ij,j...->i...", unit, torch.stack(own)))
         return [head(x) for head, x in zip(self.heads, features, strict=True)]
 
-    def shown(self) -> list[Shown]:
+    def shown(self, names: Sequence[str]) -> list[Shown]:
         return [
             Shown(f"Cross-stitch unit after stage {stage}", matrix=rows_of(unit))
             for stage, unit in enumerate(self.units)

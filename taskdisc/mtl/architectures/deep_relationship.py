@@ -1,5 +1,6 @@
 """Layers of each task's own under a common prior."""
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -95,7 +96,7 @@ class DeepRelationship(MultiTaskNetwork):
             self.covariances[place] = estimate / estimate.diagonal().mean()
         return False
 
-    def shown(self) -> list[Shown]:
+    def shown(self, names: Sequence[str]) -> list[Shown]:
         return [
             Shown(f"Covariance of tasks: {name}", matrix=rows_of(covariance))
             for name, covariance in zip(self.layers(), self.covariances, strict=True)
