@@ -18,7 +18,7 @@ from taskdisc.mtl.architectures.adaptive_sharing import (
     best_groups,
     n_reductions,
 )
-from taskdisc.mtl.architectures.base import MultiTaskNetwork, part, reach, windows
+from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach, windows
 from taskdisc.mtl.architectures.deep_relationship import RIDGE, DeepRelationship
 from taskdisc.mtl.architectures.label_reuse import LabelReuse
 from taskdisc.mtl.backbones import BACKBONES, make_backbone
@@ -236,12 +236,12 @@ def test_reach_leaves_the_network_as_it_was() -> None:
 
 def test_parts_of_a_backbone_make_the_whole() -> None:
     backbone = frozen().eval()
-    lower, upper = part(backbone, 0, 2), part(backbone, 2)
+    lower, upper = backbone.part(0, 2), backbone.part(2)
     assert_close(upper(lower(IMAGES)), backbone(IMAGES))
     assert (lower.n_convolutional, upper.n_convolutional) == (2, 1)
     assert (lower.n_frozen, upper.n_frozen) == (2, 1)
     assert upper.shapes == backbone.shapes[2:]
-    nothing = part(backbone, 4)
+    nothing = backbone.part(4)
     assert nothing.n_features == backbone.n_features and len(nothing.stages) == 0
 
 
@@ -636,3 +636,17 @@ def test_reuse_needs_a_layer_to_widen() -> None:
 
     with pytest.raises(SettingError, match="first fully connected stage"):
         make_network("label-reuse", odd, [2, 2])
+
+
+def test_hard_sharing_of_convolutions_alone() -> None:
+    network = make_network("hard-sharing", lenet, [2, 1, 3], fully_connected="own")
+    found = reach(network, IMAGES)
+    assert {name for name in found if len(found[name]) == 3} == shared(network, [0, 1, 2])
+    assert all(name.startswith("shared.") for name in shared(network, [0, 1, 2]))
+    # two layers of weights and biases, and the head
+    assert [len(shared(network, [task])) for task in range(3)] == [6, 6, 6]
+    plain, bare = (
+        make_network("hard-sharing", BACKBONE["resnet"], [2, 1], fully_connected=how)
+        for how in ("shared", "own")
+    )
+    assert_close(outputs_of(plain), outputs_of(bare))

@@ -43,7 +43,7 @@ def test_the_jacobian_is_that_of_one_task_at_a_time() -> None:
     torch.testing.assert_close(found.jacobian, torch.stack(expected))
     assert found.jacobian.shape == (
         3,
-        sum(p.numel() for p in made.get_submodule("backbone").parameters()),
+        sum(p.numel() for p in made.get_submodule("shared").parameters()),
     )
     parts = shared.split(found.jacobian[0])
     assert [p.shape for p in parts] == [p.shape for p in shared.parameters]

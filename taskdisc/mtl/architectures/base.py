@@ -111,15 +111,6 @@ def linear_heads(n_features: int | Sequence[int], n_outputs: Sequence[int]) -> n
     return nn.ModuleList(nn.Linear(w, n) for w, n in zip(widths, n_outputs, strict=True))
 
 
-def part(backbone: Backbone, first: int = 0, last: int | None = None) -> Backbone:
-    """The stages from `first` up to `last` as a backbone of their own; what is frozen stays so."""
-    stages = list(backbone.stages)[first:last]
-    n_convolutional = min(max(backbone.n_convolutional - first, 0), len(stages))
-    found = Backbone(stages, backbone.shapes[first], n_convolutional)
-    found.freeze(min(max(backbone.n_frozen - first, 0), len(stages)))
-    return found
-
-
 def stages_of(backbones: nn.ModuleList) -> list[tuple[nn.Module, ...]]:
     """The stages of several backbones: for each depth, those of all backbones."""
     return list(zip(*(cast("Backbone", backbone).stages for backbone in backbones), strict=True))

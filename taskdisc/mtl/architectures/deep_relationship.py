@@ -11,7 +11,6 @@ from taskdisc.mtl.architectures.base import (
     Plan,
     Shown,
     linear_heads,
-    part,
     rows_of,
 )
 
@@ -46,8 +45,8 @@ class DeepRelationship(MultiTaskNetwork):
         self.strength = strength
         backbones = [plan.backbone() for _ in plan.n_outputs]
         n = backbones[0].n_convolutional
-        self.convolutions = part(backbones[0], 0, n)
-        self.tops = nn.ModuleList(part(backbone, n) for backbone in backbones)
+        self.convolutions = backbones[0].part(0, n)
+        self.tops = nn.ModuleList(backbone.part(n) for backbone in backbones)
         self.heads = linear_heads(backbones[0].n_features, plan.n_outputs)
         n_layers = len(self.layers())
         self.register_buffer("covariances", torch.eye(plan.n_tasks).repeat(n_layers, 1, 1))

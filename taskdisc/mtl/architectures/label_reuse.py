@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from taskdisc.errors import SettingError
-from taskdisc.mtl.architectures.base import MultiTaskNetwork, Plan, linear_heads, part
+from taskdisc.mtl.architectures.base import MultiTaskNetwork, Plan, linear_heads
 from taskdisc.mtl.backbones.base import Backbone
 
 
@@ -37,8 +37,8 @@ class LabelReuse(MultiTaskNetwork):
         backbones = [plan.backbone() for _ in plan.n_outputs]
         n = backbones[0].n_convolutional
         bottoms = backbones[:1] if convolutions == "shared" else backbones
-        tops = [part(backbone, n) for backbone in backbones]
-        self.convolutions = nn.ModuleList(part(backbone, 0, n) for backbone in bottoms)
+        tops = [backbone.part(n) for backbone in backbones]
+        self.convolutions = nn.ModuleList(backbone.part(0, n) for backbone in bottoms)
         self.tops = nn.ModuleList(tops)
         widths = [top.n_features for top in tops]
         for task, top in enumerate(tops):

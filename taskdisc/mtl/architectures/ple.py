@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from taskdisc.mtl.architectures.base import MultiTaskNetwork, Plan, linear_heads, part
+from taskdisc.mtl.architectures.base import MultiTaskNetwork, Plan, linear_heads
 from taskdisc.mtl.architectures.experts import Level, owners_of
 
 
@@ -27,7 +27,7 @@ class PLE(MultiTaskNetwork):
         n_stages = len(backbones[0].stages)
         self.levels = nn.ModuleList(
             Level(
-                [part(backbone, stage, stage + 1) for backbone in backbones],
+                [backbone.part(stage, stage + 1) for backbone in backbones],
                 owners,
                 plan.n_tasks,
                 last=stage == n_stages - 1,

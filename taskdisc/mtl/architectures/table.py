@@ -18,6 +18,7 @@ ARCHITECTURES: dict[str, Row] = {
         "one backbone for all tasks, a head for each",
         Paper("Caruana", 1997, "Multitask Learning", "https://doi.org/10.1023/A:1007379606734"),
         "hard_sharing:HardSharing",
+        settings={"fully_connected": Choice("shared", ("shared", "own"))},
     ),
     "label-reuse": Row(
         "one task's output as an input of the fully connected part of the others",

@@ -57,18 +57,20 @@ class Backbone(nn.Module):
         `frozen_features`, and the others trained on it. They take it as it is, without
         normalisation. With no stage on one side, that side gives what it takes.
         """
-        frozen = self._part(0, self.n_frozen)
-        frozen.n_frozen = self.n_frozen
+        frozen = self.part(0, self.n_frozen)
         frozen.normalisation = self.normalisation
-        frozen.train(self.training)
-        return frozen, self._part(self.n_frozen, len(self.stages))
+        return frozen, self.part(self.n_frozen)
 
-    def _part(self, first: int, last: int) -> "Backbone":
-        part = Backbone([], self.shapes[first], max(0, min(self.n_convolutional, last) - first))
-        part.stages.extend(self.stages[first:last])
-        part.shapes = self.shapes[first : last + 1]
-        part.training = self.training
-        return part
+    def part(self, first: int = 0, last: int | None = None) -> "Backbone":
+        """The stages from `first` up to `last`, the same modules, as a backbone; frozen ones so."""
+        last = len(self.stages) if last is None else last
+        n_convolutional = max(0, min(self.n_convolutional, last) - first)
+        found = Backbone([], self.shapes[first], n_convolutional)
+        found.stages.extend(self.stages[first:last])
+        found.shapes = self.shapes[first : last + 1]
+        found.train(self.training)
+        found.freeze(max(0, min(self.n_frozen, last) - first))
+        return found
 
     def freeze(self, n_stages: int) -> None:
         """Leave the first stages as they are from now on, batch statistics too."""
