@@ -193,7 +193,9 @@ def test_independent_networks_share_nothing() -> None:
 
 def test_hard_sharing_shares_the_backbone() -> None:
     network = make_network("hard-sharing", lenet, [2, 3])
-    assert shared(network, [0, 1]) == {n for n, _ in network.named_parameters() if "backbone" in n}
+    assert shared(network, [0, 1]) == {
+        n for n, _ in network.named_parameters() if n.startswith("shared")
+    }
     assert shared(network, [1]) == {"heads.1.weight", "heads.1.bias"}
 
 
