@@ -88,6 +88,7 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
     table = [_line(rows, name, reference, compared) for name in rows.names]
     plots = {"rows": _draw_rows(rows, reference, what, compared)}
     plots["epochs"] = _draw_epochs(rows)
+    plots |= _draw_schedules(rows)
     plots |= _draw_weights(rows)
     plots |= _draw_conflicts(rows)
     plots |= _draw_matrices(rows)
@@ -96,7 +97,7 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
         _reading(rows, reference, what, compared),
         plots,
         texts=_texts(rows),
-        summary=[_short(rows, line, reference) for line in table],
+        summary=[_short(rows, line, reference, 2 if "%" in what else 4) for line in table],
         papers=_papers(settings),
     )
 
@@ -124,19 +125,19 @@ def _line(rows: Rows, name: str, reference: str, compared: dict[str, np.ndarray]
     return line
 
 
-def _short(rows: Rows, line: Mapping[str, Any], reference: str) -> dict[str, Any]:
+def _short(rows: Rows, line: Mapping[str, Any], reference: str, places: int) -> dict[str, Any]:
     """A line of the table with means and errors in one column, to be read."""
     short = {"row": line["row"]}
     for task in rows.tasks:
         label = f"{task}: {rows.metrics[task]}"
         short[label] = _with_error(line[label], line[f"{task}: s.e."], 3)
     if rows.gains:
-        short["Δm [%]"] = _with_error(line["Δm [%]"], line["Δm s.e."], 2)
+        is_single = line["row"] == SINGLE  # 0 by definition
+        short["Δm [%]"] = None if is_single else _with_error(line["Δm [%]"], line["Δm s.e."], 2)
     gain = line[f"gain on {reference}"]
     if line["row"] == reference or gain is None:
         short[f"gain on {reference} [95 %]"] = None
     else:
-        places = 2 if abs(gain) >= 0.1 else 4
         ends = [] if line["from"] is None else [line["from"], line["to"]]
         inside = " to ".join(f"{end:+.{places}f}" for end in ends)
         short[f"gain on {reference} [95 %]"] = f"{gain:+.{places}f}" + (
@@ -257,6 +258,29 @@ def _curves(records: Sequence[Record], task: str, column: str) -> np.ndarray:
             place = names.index(task)
             curves.append([epoch[column][place] for epoch in record["epochs"]])
     return np.array(curves, dtype=float)
+
+
+def _draw_schedules(rows: Rows) -> dict[str, Plot]:
+    """How often each task was active in each epoch, for rows that drop tasks."""
+    shares = {}
+    for name, records in rows.records.items():
+        names = list(records[0]["test"])
+        active = np.array(
+            [[[t in e["active"] for t in range(len(names))] for e in r["epochs"]] for r in records]
+        )
+        if name != SINGLE and not active.all():
+            shares[name] = names, active.mean(axis=0).T
+    if not shares:
+        return {}
+    figure, grid = figure_of(len(shares), width=4.5, height=2.2, columns=3)
+    for axes, (name, (names, share)) in zip(grid, shares.items(), strict=True):
+        extent = (0.5, share.shape[1] + 0.5, len(names) - 0.5, -0.5)
+        axes.imshow(share, cmap="Blues", vmin=0, vmax=1, aspect="auto", extent=extent)
+        axes.grid(False)
+        axes.set_yticks(range(len(names)), names)
+        axes.set(title=name, xlabel="epoch")
+    caption = "Share of the seeds in which a task was trained in an epoch; dark: in all of them."
+    return {"schedules": Plot(figure, caption)}
 
 
 def _draw_weights(rows: Rows) -> dict[str, Plot]:

@@ -44,6 +44,6 @@ class CrossStitch(MultiTaskNetwork):
 
     def shown(self, names: Sequence[str]) -> list[Shown]:
         return [
-            Shown(f"Cross-stitch unit after stage {stage}", matrix=rows_of(unit))
+            Shown(f"Cross-stitch unit after stage {stage + 1}", matrix=rows_of(unit))
             for stage, unit in enumerate(self.units)
         ]
