@@ -87,6 +87,7 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
     what, compared = rows.compared(settings.main)
     table = [_line(rows, name, reference, compared) for name in rows.names]
     plots = {"rows": _draw_rows(rows, reference, what, compared)}
+    plots |= _draw_plane(rows)
     plots["epochs"] = _draw_epochs(rows)
     plots |= _draw_schedules(rows)
     plots |= _draw_weights(rows)
@@ -232,6 +233,21 @@ def _draw_rows(rows: Rows, reference: str, what: str, compared: dict[str, np.nda
         "Dots: seeds. Diamonds and bars: mean and 95 % interval over seeds, by Student's t. Left: "
         f"paired differences to '{reference}'.",
     )
+
+
+def _draw_plane(rows: Rows) -> dict[str, Plot]:
+    """Of two tasks, the metric of the one against that of the other."""
+    if len(rows.tasks) != 2:
+        return {}
+    figure, (axes,) = figure_of(1, width=7.0, height=5.0)
+    for name in rows.names:
+        (x, y), (x_error, y_error) = mean_and_sem(rows.values[name])
+        errors = {"xerr": x_error, "yerr": y_error} if np.isfinite(x_error + y_error) else {}
+        axes.errorbar(x, y, linestyle="", **errors)
+        axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
+    labels = [f"{task}: {rows.metrics[task]}" for task in rows.tasks]
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    return {"plane": Plot(figure, "One mark per row: means over seeds, bars ± s.e.")}
 
 
 def _draw_epochs(rows: Rows) -> Plot:

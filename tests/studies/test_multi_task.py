@@ -180,7 +180,7 @@ def test_an_answer_says_which_rows_differ() -> None:
     assert [line["row"] for line in worse.table] == ["first", "second", SINGLE]
     assert worse.table[1]["gain on first"] == pytest.approx(-10)
     assert set(better.papers) == {"hard-sharing", "lenet", "equal", "uncertainty"}
-    assert {"rows", "epochs", "conflicts", "learned"} <= set(better.plots)
+    assert {"rows", "plane", "epochs", "conflicts", "learned"} <= set(better.plots)
 
 
 def test_rows_are_compared_by_the_main_task_where_there_is_one() -> None:
