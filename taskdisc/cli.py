@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
 from taskdisc.pool import interruptible
@@ -471,15 +472,79 @@ def methods(as_json: AsJson = False) -> None:
         )
 
 
-@app.command()
-def bench(
+class ScoreByDefault(TyperGroup):
+    """`bench` without a name is `bench score`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        named = args and (args[0] == "--help" or not args[0].startswith("-"))
+        return super().parse_args(ctx, args if named else ["score", *args])
+
+
+benches = typer.Typer(cls=ScoreByDefault, help="Time what the package does; `score` by default.")
+app.add_typer(benches, name="bench")
+
+
+@benches.command("score")
+def bench_score(
     rounds: Annotated[int, typer.Option(help="Rounds of both sides in turn.", min=1)] = 5,
     jobs: Jobs = 0,
 ) -> None:
     """Labelings scored per second, against a plain pool of one network per worker."""
-    from taskdisc.benchmark import bench_score
+    from taskdisc import benchmark
 
-    bench_score(rounds, jobs)
+    benchmark.bench_score(rounds, jobs)
+
+
+@benches.command("mtl")
+def bench_mtl(
+    tasks: Annotated[str, typer.Option(help="Numbers of tasks, with commas between.")] = "2,8,32",
+    weightings: Annotated[
+        str | None, typer.Option(help="Weightings, with commas between; all by default.")
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="A backbone, or {name: …, setting: value}.")
+    ] = "{name: resnet, depth: 8}",
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 32,
+    rounds: Annotated[int, typer.Option(help="Rounds of both sides in turn.")] = 4,
+    device: Device = "auto",
+    out: Annotated[Path | None, typer.Option(help="Also write a table, FILE.csv.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time and memory of a training step by each weighting, against plain training."""
+    from taskdisc.config import read_settings
+    from taskdisc.files import write_atomic
+    from taskdisc.mtl.bench import BenchSettings, as_csv, bench, machine
+    from taskdisc.progress import progress_for
+
+    changes = [f"tasks=[{tasks}]", f"backbone={backbone}"]
+    changes += [] if weightings is None else [f"weightings=[{weightings}]"]
+    settings = read_settings(BenchSettings, None, changes, batch=batch, rounds=rounds)
+    where = machine(device)
+    _say(
+        f"{where}\nbatches of {batch} digits of 32 x 32 pixels, backbone {backbone}, "
+        f"rounds: {rounds}",
+        as_json,
+    )
+    costs = []
+    with progress_for() as progress:
+        for table in bench(settings, device, progress):
+            costs += table.costs
+            if out is not None:
+                write_atomic(out, as_csv(costs))
+            _say(f"\n{table.title}", as_json)
+            if as_json:
+                continue
+            _print_table([cost.as_row() for cost in table.costs])
+            for cost in table.costs:
+                if cost.refused:
+                    print(f"{cost.weighting}: {cost.refused}")
+    if as_json:
+        result = {
+            "machine": where,
+            "settings": settings.model_dump(mode="json"),
+            "costs": [cost.as_record() for cost in costs],
+        }
+        print(json.dumps(result, indent=2))
 
 
 def main() -> None:

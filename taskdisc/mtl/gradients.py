@@ -44,7 +44,7 @@ class SharedGradients:
         engine = self._engine
         if engine is None:
             return Gradients(lambda: self.jacobian(losses))
-        return Gradients(lambda: self.jacobian(losses), lambda: engine.compute_gramian(losses))
+        return Gradients(lambda: self.jacobian(losses), lambda: _gramian(engine, losses))
 
     def jacobian(self, losses: Tensor) -> Tensor:
         """One gradient per loss, [n_tasks, n_shared]; a column of zeros if nothing is shared."""
@@ -59,6 +59,11 @@ class SharedGradients:
             return []
         parts = direction.split([p.numel() for p in self.parameters])
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
+
+
+@torch.enable_grad()  # weightings ask without, where the engine does not find the graph
+def _gramian(engine: Engine, losses: Tensor) -> Tensor:
+    return engine.compute_gramian(losses)
 
 
 def _owners(network: nn.Module, parameters: Sequence[Tensor]) -> list[nn.Module] | None:
