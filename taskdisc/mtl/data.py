@@ -206,6 +206,8 @@ class Batches:
         rng = np.random.default_rng(seed)
         n_batches = -(-len(positions) // batch)
         n_batches += -n_batches % world
+        if n_batches > len(positions):  # not one image for each, but as many for each device
+            n_batches -= world
         known = np.stack([task.known[positions] for task in tasks])
         rarest_first = np.argsort(known.sum(axis=1), kind="stable")
         # Images that belong to a rare task are dealt first, round by round, then the others.

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torchjd.autogram import Engine
 from torchjd.autojac import jac
 
@@ -28,30 +28,47 @@ class SharedGradients:
 
     Attributes:
         parameters: The shared parameters, in the network's order.
-        gramian_alone: Whether weightings that need only the Gramian get it without the Jacobian.
+        gramian_alone: Whether the Gramian is to be had without the Jacobian.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], route: str, n_tasks: int) -> None:
         self.parameters = [p for name, p in network.named_parameters() if name in set(names)]
         n_bytes = n_tasks * sum(p.numel() * p.element_size() for p in self.parameters)
         wanted = route == "gramian" or (route == "auto" and n_bytes > MOST_BYTES)
-        modules = _owners(network, self.parameters) if wanted and self.parameters else None
-        self._engine = Engine(*modules, batch_dim=None) if modules else None
-        self.gramian_alone = self._engine is not None
+        self._modules = _owners(network, self.parameters) if wanted and self.parameters else None
+        self.gramian_alone = bool(self._modules)
 
-    def of(self, losses: Tensor) -> Gradients:
-        """The gradients of losses [n_tasks]; the graph stays for what comes after."""
-        engine = self._engine
+    def engine(self) -> Engine | None:
+        """What gives the Gramian of the next forward pass alone; None where that is not wanted.
+
+        It watches forward passes and fails where one of them has no backward pass, so each step
+        that asks for the Gramian has one of its own.
+        """
+        return Engine(*self._modules, batch_dim=None) if self._modules else None
+
+    def of(
+        self, losses: Tensor, outputs: Sequence[Tensor] = (), engine: Engine | None = None
+    ) -> Gradients:
+        """The gradients of losses [n_tasks]; the graph stays for what comes after.
+
+        Args:
+            losses: Of one forward pass.
+            outputs: Of all tasks in that pass, where there is an engine.
+            engine: From before that pass, to have the Gramian without the Jacobian.
+        """
         if engine is None:
             return Gradients(lambda: self.jacobian(losses))
-        return Gradients(lambda: self.jacobian(losses), lambda: _gramian(engine, losses))
+        # Modules that no loss reaches, as those of dropped tasks, need a backward pass too.
+        whole = losses + 0 * torch.stack([output.float().sum() for output in outputs]).sum()
+        gramian = mean_over_devices(engine.compute_gramian(whole))
+        return Gradients(lambda: self.jacobian(losses), lambda: gramian)
 
     def jacobian(self, losses: Tensor) -> Tensor:
         """One gradient per loss, [n_tasks, n_shared]; a column of zeros if nothing is shared."""
         if not self.parameters:
             return losses.new_zeros(len(losses), 1)
         rows = jac(losses, self.parameters, retain_graph=True, parallel_chunk_size=1)
-        return torch.cat([row.flatten(1) for row in rows], dim=1)
+        return mean_over_devices(torch.cat([row.flatten(1) for row in rows], dim=1))
 
     def split(self, direction: Tensor) -> list[Tensor]:
         """A direction [n_shared] as one tensor per shared parameter."""
@@ -61,9 +78,13 @@ class SharedGradients:
         return [part.view_as(p) for part, p in zip(parts, self.parameters, strict=True)]
 
 
-@torch.enable_grad()  # weightings ask without, where the engine does not find the graph
-def _gramian(engine: Engine, losses: Tensor) -> Tensor:
-    return engine.compute_gramian(losses)
+def mean_over_devices(values: Tensor) -> Tensor:
+    """The mean over the devices that train one network, detached; on one device the values."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return values
+    mean = values.detach().clone()
+    distributed.all_reduce(mean)
+    return mean / distributed.get_world_size()
 
 
 def _owners(network: nn.Module, parameters: Sequence[Tensor]) -> list[nn.Module] | None:

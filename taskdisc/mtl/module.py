@@ -8,12 +8,13 @@ import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torchjd.autogram import Engine
 
-from taskdisc.errors import RunFailedError, SettingError
+from taskdisc.errors import ImageSetError, RunFailedError, SettingError
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.config import TrainingSettings
 from taskdisc.mtl.data import Batches, InOrder, Split
-from taskdisc.mtl.gradients import SharedGradients
+from taskdisc.mtl.gradients import SharedGradients, mean_over_devices
 from taskdisc.mtl.schedules.base import Schedule
 from taskdisc.mtl.tasks import Meter, Task, constant_metric, loss_of, per_image, score_of
 from taskdisc.mtl.weightings import WEIGHTINGS, Needs
@@ -39,6 +40,10 @@ OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], dict[str, Any]
 class MultiTaskModule(LightningModule):
     """A network, its tasks, and how their losses become one update.
 
+    Where several devices train one network, each has batches of its own. Losses, Jacobians and
+    Gramians are means over devices before a weighting hears of them, so that all devices weight
+    alike; the Gramian without the Jacobian is then a mean of Gramians.
+
     Args:
         network: With a head for each task.
         inputs: Images uint8 [n_images, H, W, 3], or features float32 [n_images, …] as they are.
@@ -51,6 +56,13 @@ class MultiTaskModule(LightningModule):
         main: Number of the main task, where there is one.
         seed: From which the order of the images and all that is drawn follows.
         says: What this training is, as plain values; a checkpoint of another is refused.
+
+    Attributes:
+        history: One record per epoch.
+
+    Raises:
+        ImageSetError: a task has no label to train on, or no task that chooses the epoch has labels
+            enough for its metric among the validation images.
     """
 
     _mean: Tensor
@@ -80,7 +92,8 @@ class MultiTaskModule(LightningModule):
         self.says = dict(says)
         self.split = split
         self.history: list[dict[str, Any]] = []
-        self._row = WEIGHTINGS[weighting.name]
+        self._needs = WEIGHTINGS[weighting.name].needs
+        self._rerun = WEIGHTINGS[weighting.name].rerun
         self._inputs = inputs
         self._on_device: Tensor | None = None
         for name, values in zip(("mean", "deviation"), normalisation, strict=True):
@@ -89,14 +102,34 @@ class MultiTaskModule(LightningModule):
         for number, task in enumerate(tasks):
             self.register_buffer(f"_labels{number}", torch.from_numpy(task.labels), False)
             self.register_buffer(f"_weight{number}", torch.tensor(task.weight), False)
+        self._check_labels()
         self._constants = [constant_metric(t, split.train, split.validation) for t in tasks]
+        self._check_choice()
         self._find_shared()
+
+    def _check_labels(self) -> None:
+        for task in self.tasks:
+            if not task.known[self.split.train].any():
+                raise ImageSetError(
+                    f"task '{task.name}' must have labels among its training images, got none; "
+                    "leave it out."
+                )
+
+    def _check_choice(self) -> None:
+        choosing = range(len(self.tasks)) if self.main is None else [self.main]
+        if all(math.isnan(self._constants[number]) for number in choosing):
+            task = self.tasks[choosing[0]]
+            raise ImageSetError(
+                f"task '{task.name}' must have labels enough for its metric, {task.metric_name}, "
+                "among the validation images, which choose the epoch; take more of them."
+            )
 
     # ---- what is trained -------------------------------------------------------------------
 
     def _find_shared(self) -> None:
         """Divide the parameters into those that several tasks reach, and each task's own."""
-        reached = reach(self.network, self.prepared(torch.arange(2)))
+        reached = reach(self.network, self.prepared(torch.from_numpy(self.split.train[:2])))
+        self.reached = reached
         shared = [name for name, tasks in reached.items() if len(tasks) > 1]
         self.shared = SharedGradients(
             self.network, shared, self.training_settings.gradients, len(self.tasks)
@@ -156,20 +189,26 @@ class MultiTaskModule(LightningModule):
         # Once, where there is room for all: a batch is then a gather on the device.
         if self.device.type != "cpu" and self._inputs.nbytes < MOST_ON_DEVICE:
             self._on_device = torch.from_numpy(np.array(self._inputs)).to(self.device)
+        # A checkpoint may have been loaded, in which tasks share other parameters than at first.
+        self._find_shared()
+
+    def on_fit_end(self) -> None:
+        self._on_device = None  # the device is for the next training
 
     def prepared(self, positions: Tensor) -> Tensor:
         """Inputs [n, 3, H, W], or features, as the network takes them."""
         if self._on_device is None:
-            found = torch.from_numpy(self._inputs[positions.numpy()]).to(self.device)
+            found = sent(torch.from_numpy(self._inputs[positions.numpy()]), self.device)
         else:
-            found = self._on_device[positions.to(self.device)]
+            found = self._on_device[sent(positions, self.device)]
         if found.dtype != torch.uint8:
             return found
         return (found.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
 
-    def labels(self, task: int, positions: Tensor) -> Tensor:
-        """The labels of a task at some positions."""
-        return getattr(self, f"_labels{task}")[positions.to(self.device)]
+    def labels(self, positions: Tensor) -> list[Tensor]:
+        """The labels of each task at some positions."""
+        there = sent(positions, self.device)
+        return [getattr(self, f"_labels{task}")[there] for task in range(len(self.tasks))]
 
     # ---- one epoch of training -------------------------------------------------------------
 
@@ -181,47 +220,63 @@ class MultiTaskModule(LightningModule):
         active = self.schedule.active(self.current_epoch + 1)
         self.weighting.set_active(active)
         self._active = [int(number) for number in np.flatnonzero(active)]
+        parameters = dict(self.network.named_parameters())
+        self._resting = [
+            parameters[name]
+            for name, tasks in self.reached.items()
+            if tasks and not {*tasks} & {*self._active}
+        ]
         zeros = torch.zeros(len(self.tasks), device=self.device)
         self._sums = {"loss": zeros.clone(), "weight": zeros.clone()}
         self._n_steps = 0
         self._first_bad = torch.full_like(zeros, -1)
         self._gramians: list[Tensor] = []
-        if self._row.needs is Needs.TWO_BATCHES:
+        if self._needs is Needs.TWO_BATCHES:
             self._second = iter(self._batches(self.split.train, SECOND))
-        if self._row.needs is Needs.VALIDATION:
+        if self._needs is Needs.VALIDATION:
             self._ahead: Iterator[Tensor] = iter(())
 
-    def losses(self, outputs: Sequence[Tensor], positions: Tensor) -> Tensor:
-        """The losses [n_active] of the active tasks, times their fixed weights."""
-        return torch.stack(
+    def losses(self, outputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
+        """The losses [n_active] of the active tasks, times their fixed weights.
+
+        On several devices each has the mean as its value, and the gradient of its own part.
+        """
+        own = torch.stack(
             [
-                loss_of(self.tasks[t].kind, outputs[t], self.labels(t, positions))
+                loss_of(self.tasks[t].kind, outputs[t].float(), labels[t])
                 * getattr(self, f"_weight{t}")
                 for t in self._active
             ]
         )
+        mean = mean_over_devices(own)
+        return own if mean is own else own + (mean - own.detach())
 
     def training_step(self, positions: Tensor, number: int) -> None:
         """One update."""
-        images = self.prepared(positions)
-        losses = self.losses(self.network(images), positions)
-        # Gradients of half precision would vanish; Lightning's scaler says by how much.
-        scale = self._scale()
-        gradients = self.shared.of(losses * scale)
-        if scale != 1:
-            gradients = _unscaled(gradients, scale)
-        step = Step(
-            losses,
-            gradients,
-            self._second_gradients() if self._row.needs is Needs.TWO_BATCHES else None,
-            self._look_ahead(gradients) if self._row.needs is Needs.VALIDATION else None,
-        )
-        update = self.weighting.update(step)
-        self._note(number, losses, update, gradients)
-        self._move(self._scalar(update, losses, gradients))
-        if self._row.rerun:
+        images, labels = self.prepared(positions), self.labels(positions)
+        probed = number < self.training_settings.probes
+        self._scale = self._scale_of_half()
+        second = self._second_losses() if self._needs is Needs.TWO_BATCHES else None
+        engine = self.shared.engine() if self._needs is Needs.GRAMIAN or probed else None
+        outputs = self.network(images)
+        losses = self.losses(outputs, labels)
+        # What comes of gradients is not for half precision.
+        with torch.autocast(self.device.type, enabled=False):
+            gradients = self._gradients(losses, outputs, engine)
+            step = Step(
+                losses,
+                gradients,
+                None if second is None else self._gradients(second),
+                self._look_ahead(gradients) if self._needs is Needs.VALIDATION else None,
+            )
+            update = self._overflowed(step) or self.weighting.update(step)
+            self._note(number, losses, update)
+            if probed and self.shared.parameters:
+                self._gramians.append(gradients.gramian)
+            self._move(self._scalar(update, losses, gradients))
+        if self._rerun:
             with torch.no_grad():
-                self.weighting.after_step(self.losses(self.network(images), positions))
+                self.weighting.after_step(self.losses(self.network(images), labels))
 
     def _scalar(self, update: Update, losses: Tensor, gradients: Gradients) -> Tensor:
         """A scalar whose gradient is the update.
@@ -238,7 +293,9 @@ class MultiTaskModule(LightningModule):
         own_loss = losses.sum() if update.total is None else update.total
         if update.direction is None and self.shared.gramian_alone:
             assert update.weights is not None
-            moves = _grad((update.weights * losses).sum(), self.shared.parameters)
+            moves: Sequence[Tensor | None] = self._grad(
+                (update.weights * losses).sum(), self.shared.parameters
+            )
         else:
             direction = update.direction
             if direction is None:
@@ -247,7 +304,7 @@ class MultiTaskModule(LightningModule):
             moves = self.shared.split(direction)
         pairs = [
             *zip(self.shared.parameters, moves, strict=True),
-            *zip(self._own, _grad(own_loss, self._own), strict=True),
+            *zip(self._own, self._grad(own_loss, self._own), strict=True),
         ]
         products = [(p * move.detach()).sum() for p, move in pairs if move is not None]
         return torch.stack(products).sum() + extra
@@ -257,12 +314,15 @@ class MultiTaskModule(LightningModule):
         assert not isinstance(optimizer, list)
         optimizer.zero_grad(set_to_none=True)
         self.manual_backward(scalar)
+        # What only dropped tasks reach stands still, whatever a penalty or momentum would do.
+        for parameter in self._resting:
+            parameter.grad = None
         optimizer.step()
         self.weighting.restore_dropped()
 
-    def _second_gradients(self) -> Gradients:
+    def _second_losses(self) -> Tensor:
         positions = next(self._second)
-        return self.shared.of(self.losses(self.network(self.prepared(positions)), positions))
+        return self.losses(self.network(self.prepared(positions)), self.labels(positions))
 
     def _look_ahead(self, gradients: Gradients) -> LookAhead:
         main, lr = self.main, self.training_settings.lr
@@ -271,7 +331,7 @@ class MultiTaskModule(LightningModule):
         if positions is None:
             self._ahead = iter(self._batches(self.split.validation, AHEAD))
             positions = next(self._ahead)
-        images, labels = self.prepared(positions), self.labels(main, positions)
+        images, labels = self.prepared(positions), self.labels(positions)[main]
         parameters = dict(self.network.named_parameters())
         names = [name for name in parameters if name in set(self._shared_names)]
 
@@ -286,37 +346,70 @@ class MultiTaskModule(LightningModule):
                 }
                 # Batch statistics are not for a trial step to change.
                 buffers = {name: b.clone() for name, b in self.network.named_buffers()}
-                outputs = torch.func.functional_call(
-                    self.network, {**parameters, **moved, **buffers}, (images,)
-                )
-                loss = loss_of(self.tasks[main].kind, outputs[main], labels)
-                found = _grad(loss, list(moved.values()))
+                with self.trainer.precision_plugin.forward_context():
+                    outputs = torch.func.functional_call(
+                        self.network, {**parameters, **moved, **buffers}, (images,)
+                    )
+                loss = loss_of(self.tasks[main].kind, outputs[main].float(), labels)
+                found = self._grad(loss, list(moved.values()))
             parts = [
                 torch.zeros_like(value) if g is None else g
                 for value, g in zip(moved.values(), found, strict=True)
             ]
-            return torch.cat([part.flatten() for part in parts]) if parts else weights.new_zeros(1)
+            if not parts:
+                return weights.new_zeros(1)
+            return mean_over_devices(torch.cat([part.flatten() for part in parts]))
 
         return LookAhead(gradient, lr)
 
-    def _scale(self) -> float:
-        """By what Lightning scales losses of half precision; 1 otherwise."""
+    # ---- half precision --------------------------------------------------------------------
+
+    def _scale_of_half(self) -> float:
+        """By what Lightning scales losses of half precision, whose gradients would vanish; or 1."""
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def _gradients(
+        self, losses: Tensor, outputs: Sequence[Tensor] = (), engine: Engine | None = None
+    ) -> Gradients:
+        """Gradients of losses, computed at the scale and brought back from it."""
+        scale = self._scale
+        found = self.shared.of(losses * scale, outputs, engine)
+        if scale == 1:
+            return found
+        return Gradients(lambda: found.jacobian / scale, lambda: found.gramian / scale**2)
+
+    def _grad(self, scalar: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
+        """The same of a scalar; None for what it does not depend on. The graph stays."""
+        if not parameters:
+            return []
+        found = torch.autograd.grad(
+            scalar * self._scale, parameters, retain_graph=True, allow_unused=True
+        )
+        return [g if g is None or self._scale == 1 else g / self._scale for g in found]
+
+    def _overflowed(self, step: Step) -> Update | None:
+        """The plain sum where gradients overflow at this scale, so that no weighting hears them.
+
+        The sum overflows too, whereupon the scaler leaves out the step and lowers the scale.
+        """
+        if self._scale == 1 or self._needs is Needs.LOSSES:
+            return None
+        gramians = [g.gramian for g in (step.gradients, step.second) if g is not None]
+        finite = all(bool(gramian.isfinite().all()) for gramian in gramians)
+        return None if finite else Update(total=step.losses.sum())
 
     # ---- what is logged --------------------------------------------------------------------
 
     @torch.no_grad()
-    def _note(self, number: int, losses: Tensor, update: Update, gradients: Gradients) -> None:
-        active = torch.tensor(self._active, device=self.device)
+    def _note(self, number: int, losses: Tensor, update: Update) -> None:
+        active = self.weighting.rows
         self._sums["loss"][active] += losses.detach()
         shown = update.weights if update.shown is None else update.shown
         self._sums["weight"][active] += torch.nan if shown is None else shown.detach().float()
         self._n_steps += 1
         bad = ~losses.detach().isfinite() & (self._first_bad[active] < 0)
         self._first_bad[active] = torch.where(bad, float(number), self._first_bad[active])
-        if number < self.training_settings.probes and self.shared.parameters:
-            self._gramians.append(gradients.gramian.detach())
         if number % CHECK_EVERY == 0:
             self._check_losses()
             self.log("loss", losses.detach().mean(), prog_bar=True, logger=False)
@@ -332,8 +425,17 @@ class MultiTaskModule(LightningModule):
                     "the epoch before is kept: lower `training.lr`, or look at the task's labels."
                 )
 
+    def _check_parameters(self) -> None:
+        """Refuse what no later epoch could go on from, before it is saved."""
+        for name, values in self.network.state_dict().items():
+            if not bool(values.isfinite().all()):
+                raise RunFailedError(
+                    f"the weights of the network must be finite numbers, got NaN or infinity in "
+                    f"`{name}` after step {self._n_steps} of epoch {self.current_epoch + 1}; the "
+                    "checkpoint of the epoch before is kept: lower `training.lr`."
+                )
+
     def on_train_epoch_end(self) -> None:
-        self._check_losses()
         means = self._sums["loss"] / self._n_steps
         dropped = torch.ones(len(self.tasks), dtype=torch.bool, device=self.device)
         dropped[self._active] = False
@@ -355,7 +457,9 @@ class MultiTaskModule(LightningModule):
             **self._validation,
         }
         self.history.append(record)
-        self.log_dict(flat_record(record, [task.name for task in self.tasks]))
+        logged = flat_record(record, [task.name for task in self.tasks])
+        for logger in self.trainer.loggers:  # not by `log`, which takes a tenth of a short epoch
+            logger.log_metrics(logged, self.trainer.global_step)
 
     def _conflicts(self) -> tuple[list[list[float | None]], float | None]:
         """Mean cosines of the tasks' gradients [n_tasks, n_tasks], and the share of pairs below 0.
@@ -379,6 +483,13 @@ class MultiTaskModule(LightningModule):
     # ---- validation and test ---------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
+        # At the end of an epoch of training, before metrics meet what is no number.
+        self._check_losses()
+        self._check_parameters()
+        # Each device has batch statistics of its own batches.
+        for buffer in self.network.buffers():
+            if buffer.is_floating_point():
+                buffer.copy_(mean_over_devices(buffer))
         self._start_measuring()
 
     def validation_step(self, positions: Tensor, number: int) -> None:
@@ -386,7 +497,9 @@ class MultiTaskModule(LightningModule):
         self._measure(positions)
 
     def on_validation_epoch_end(self) -> None:
-        metrics = [meter.value() for meter in self._meters]
+        # Devices validate alike but for rounding, and must go on from the same figures.
+        metrics = self.trainer.strategy.broadcast([meter.value() for meter in self._meters])
+        self._losses_per_image = mean_over_devices(torch.cat(self._per_image, dim=1))
         scores = [
             score_of(task, value, constant)
             for task, value, constant in zip(self.tasks, metrics, self._constants, strict=True)
@@ -394,13 +507,13 @@ class MultiTaskModule(LightningModule):
         chosen = scores if self.main is None else [scores[self.main]]
         known = [score for score in chosen if not math.isnan(score)]
         score = sum(known) / len(known) if known else math.nan
-        losses = torch.cat(self._per_image, dim=1).nanmean(dim=1)
         self._validation = {
-            "validation_losses": _plain(losses),
+            "validation_losses": _plain(self._losses_per_image.nanmean(dim=1)),
             "validation_metrics": _plain(torch.tensor(metrics, dtype=torch.float64)),
             "score": score if math.isfinite(score) else None,
         }
-        self.log("score", score if math.isfinite(score) else -math.inf, prog_bar=True)
+        if math.isfinite(score):
+            self.log("score", score, prog_bar=True, logger=False, rank_zero_only=True)
 
     def on_test_epoch_start(self) -> None:
         self._start_measuring()
@@ -420,8 +533,8 @@ class MultiTaskModule(LightningModule):
 
     @torch.no_grad()
     def _measure(self, positions: Tensor) -> None:
-        outputs = self.network(self.prepared(positions))
-        labels = [self.labels(number, positions) for number in range(len(self.tasks))]
+        outputs = [output.float() for output in self.network(self.prepared(positions))]
+        labels = self.labels(positions)
         for meter, output, known in zip(self._meters, outputs, labels, strict=True):
             meter.update(output, known)
         self._per_image.append(
@@ -435,7 +548,7 @@ class MultiTaskModule(LightningModule):
 
     def _correct(self) -> Tensor:
         """Of the last validation, the negative loss of each image, [n_tasks, n_validation]."""
-        return -torch.cat(self._per_image, dim=1)
+        return -self._losses_per_image
 
     # ---- checkpoints -----------------------------------------------------------------------
 
@@ -447,8 +560,13 @@ class MultiTaskModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        saved = checkpoint.get("taskdisc", {})
-        check_says(saved.get("says", {}), self.says)
+        saved = checkpoint["taskdisc"]
+        check_says(saved["says"], self.says)
+        if self.trainer.state.fn != "fit":
+            # A test needs the network alone; states of the weighting may have another shape by now.
+            found = {n: v for n, v in checkpoint["state_dict"].items() if n.startswith("network.")}
+            checkpoint["state_dict"] = {**self.state_dict(), **found}
+            return
         self.history = saved["history"]
         self.schedule.load_state_dict(saved["schedule"])
 
@@ -459,12 +577,24 @@ def check_says(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     Raises:
         SettingError: it is of another one; names the first setting that differs.
     """
-    for name in wanted:
-        if saved.get(name) != wanted[name]:
+    here, there = _flat(wanted), _flat(saved)
+    for name in {**here, **there}:
+        if here.get(name) != there.get(name):
             raise SettingError(
                 f"the checkpoint must be of the same configuration, got another: `{name}` is "
-                f"{wanted[name]!r} here and {saved.get(name)!r} there; remove it to start afresh."
+                f"{here.get(name)!r} here and {there.get(name)!r} there; remove it to start afresh."
             )
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings by their paths, such as `training.lr`."""
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{inner}": v for inner, v in _flat(value).items()}
+        else:
+            found[name] = value
+    return found
 
 
 def flat_record(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, float]:
@@ -475,7 +605,7 @@ def flat_record(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
         "val_loss": record["validation_losses"],
         "val_metric": record["validation_metrics"],
     }
-    found = {
+    found = {"epoch": record["epoch"]} | {
         f"{column}/{name}": value
         for column, values in columns.items()
         for name, value in zip(names, values, strict=True)
@@ -484,21 +614,15 @@ def flat_record(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
         found[f"active/{first}"] = float(i in record["active"])
         for j, second in enumerate(names[:i]):
             found[f"cosine/{second}/{first}"] = record["cosines"][i][j]
-    found["conflicts"] = record["conflicts"]
+    found |= {"conflicts": record["conflicts"], "score": record["score"]}
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _grad(scalar: Tensor, parameters: Sequence[Tensor]) -> Sequence[Tensor | None]:
-    """Gradients of a scalar; None for what it does not depend on. The graph stays."""
-    if not parameters:
-        return []
-    return torch.autograd.grad(scalar, parameters, retain_graph=True, allow_unused=True)
-
-
-def _unscaled(gradients: Gradients, scale: float) -> Gradients:
-    return Gradients(
-        lambda: gradients.jacobian.float() / scale, lambda: gradients.gramian.float() / scale**2
-    )
+def sent(values: Tensor, device: torch.device) -> Tensor:
+    """Values of the host on a device, without waiting for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
 
 
 def _plain(values: Tensor) -> Any:

@@ -115,6 +115,7 @@ class Meter:
     def __init__(self, task: Task, device: torch.device) -> None:
         self._row = METRICS[task.metric_name]
         self._metric: TorchMetric = self._row.make(task.kind, task.n_outputs).to(device)
+        self._metric.sync_on_compute = False  # every device counts all images
 
     def update(self, outputs: Tensor, labels: Tensor) -> None:
         """Count outputs [n, n_outputs] against labels as in `Task`."""
@@ -124,10 +125,13 @@ class Meter:
             self._metric.update(*arguments)
 
     def value(self) -> float:
-        """The metric; NaN where nothing was counted."""
+        """The metric; NaN where nothing was counted, or too little for it."""
         if not self._metric.update_called:
             return float("nan")
-        return float(self._metric.compute())
+        try:
+            return float(self._metric.compute())
+        except ValueError:  # r² of one value
+            return float("nan")
 
 
 def score_of(task: Task, value: float, constant: float) -> float:

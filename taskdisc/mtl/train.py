@@ -1,18 +1,23 @@
 """Training one network on several tasks, from its settings to its result."""
 
+import csv
+import io
 import json
 import logging
 import signal
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 
+from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.files import write_atomic
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
@@ -20,15 +25,20 @@ from taskdisc.mtl.backbones.base import Backbone, frozen_features
 from taskdisc.mtl.config import RowSettings
 from taskdisc.mtl.data import Split
 from taskdisc.mtl.kinds import KINDS
-from taskdisc.mtl.module import MultiTaskModule
+from taskdisc.mtl.module import MultiTaskModule, flat_record
 from taskdisc.mtl.schedules import make_schedule
-from taskdisc.mtl.tasks import Task
+from taskdisc.mtl.tasks import Task, as_facts
 from taskdisc.mtl.weightings.active import ActiveWeighting
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Trainer
+    from lightning.pytorch import LightningModule, Trainer
 
-LAST, BEST = "last.ckpt", "best.ckpt"
+LAST, BEST, EPOCHS = "last.ckpt", "best.ckpt", "metrics.csv"
+"""Files of a training: the newest epoch, the chosen one, and the records of all of them."""
+
+SEVERAL = "ddp_spawn_find_unused_parameters_true"
+"""Lightning's strategy for several devices. Others would run the program again, which as a command
+would then start its run again, or fork, which CUDA does not survive."""
 
 MOST_FEATURES = 2**32
 """Bytes that the features of frozen stages may take; above, they are computed in every epoch."""
@@ -40,11 +50,11 @@ class Trained:
 
     Attributes:
         test: The metric of each task on the test images, at the chosen epoch, by name.
-        epoch: The epoch, from 1, that was best on the validation images.
+        epoch: The epoch, from 1, that was best on the validation images, of equals the first.
         history: One record per epoch; see `MultiTaskModule`.
         shown: What the network has learned about its tasks.
         n_parameters: How many are trained.
-        seconds: Wall time of training and validation.
+        seconds: Wall time of training and validation, since it was started or went on.
     """
 
     test: dict[str, float]
@@ -65,11 +75,19 @@ def train(
     seed: int = 0,
     folder: Path,
     device: str = "cpu",
+    devices: int = 1,
     progress: bool = False,
 ) -> Trained:
     """Train a network on some tasks, choose the epoch on validation, and test that one alone.
 
     A training that was interrupted goes on from the last epoch in `folder`, to the same result.
+    The chosen epoch has the highest score: the main task's validation metric, or without a main
+    task the mean over tasks, each as `score_of` gives it. An epoch without a score, as its metric
+    is no number, counts below all others.
+
+    Several devices each take `training.batch` images per step, of which gradients are averaged.
+    Each is a process of its own, started anew, so a script that asks for them needs
+    `if __name__ == "__main__":`.
 
     Args:
         images: uint8 [n_images, H, W, 3].
@@ -80,48 +98,103 @@ def train(
             it is chosen by the mean over the tasks.
         seed: From which weights, order and draws follow.
         folder: Where checkpoints and logs (CSV, TensorBoard) go; made if it is not there.
-        device: `cpu`, `cuda:<index>`, or `auto` for all that Lightning finds.
+        device: `cpu`, `cuda`, `cuda:<index>`, or `auto` for what Lightning finds.
+        devices: How many of them train this one network, at least 1.
         progress: Whether to show a bar.
 
     Raises:
         SettingError: a setting breaks its rule, or `folder` holds a checkpoint of another training.
+        ImageSetError: labels are missing; see `MultiTaskModule`.
+        RunFolderError: a checkpoint in `folder` cannot be read.
         RunFailedError: a loss is no number any more.
     """
-    from lightning.pytorch.callbacks import ModelCheckpoint
-
+    last, best = folder / LAST, folder / BEST
+    goes_on = last.exists()
+    if goes_on:
+        check_checkpoint(best)
+        check_checkpoint(last)
     features = features_of(images, split, row, device)
     module = module_of(images, tasks, split, row, main=main, seed=seed, features=features)
-    saving = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor="score",
-        mode="max",
-        save_last=True,
-        enable_version_counter=False,
-        save_on_train_epoch_end=True,
-    )
-    trainer = _trainer(row, folder, device, saving, progress)
+    trainer = trainer_of(row, folder, device, devices, progress)
     interrupt = signal.getsignal(signal.SIGINT)
     start = time.perf_counter()
-    last = folder / LAST
-    with _quietly():
+    with quietly():
         try:
-            trainer.fit(module, ckpt_path=last if last.exists() else None, weights_only=True)
+            trainer.fit(module, ckpt_path=last if goes_on else None, weights_only=True)
         except SystemExit:  # Lightning ends the process on Ctrl-C, and turns further ones off
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
         seconds = time.perf_counter() - start
-        history = module.history  # the best epoch's checkpoint has but its own
-        trainer.test(module, ckpt_path=folder / BEST, weights_only=True, verbose=False)
-    scores = [record["score"] for record in history]
+        # Not of the module, which with several devices was trained in other processes.
+        history = check_checkpoint(last)["history"]
+        tester = trainer if devices == 1 else trainer_of(row, folder, device, 1, progress)
+        tester.test(module, ckpt_path=best, weights_only=True, verbose=False)
     return Trained(
         module.measured,
-        1 + max(range(len(scores)), key=lambda i: -1e30 if scores[i] is None else scores[i]),
+        best_epoch(history),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for p in module.network.parameters() if p.requires_grad),
         seconds,
     )
+
+
+def best_epoch(history: Sequence[Mapping[str, Any]]) -> int:
+    """The epoch, from 1, with the highest score, of equals the first."""
+    scores = [-np.inf if record["score"] is None else record["score"] for record in history]
+    return 1 + int(np.argmax(scores))
+
+
+def check_checkpoint(path: Path) -> dict[str, Any]:
+    """What a checkpoint says of its training: `says`, `history` and the `schedule`'s state.
+
+    Raises:
+        RunFolderError: it is torn, or no checkpoint of a training; nothing in it is executed.
+    """
+    try:
+        # Weights only: unpickling anything else could run code. Mapped: they are not needed here.
+        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        return saved["taskdisc"]
+    except Exception as error:  # a foreign file can raise any of them
+        raise RunFolderError(
+            f"{path} must be a checkpoint of a multi-task training, got a file that cannot be read "
+            f"as one ({type(error).__name__}); remove the checkpoints in its folder to start "
+            "afresh."
+        ) from error
+
+
+class _Saving(Checkpoint):
+    """After every epoch saves it as the last one, as the best one if it is, and all records.
+
+    What is best follows from the records alone, so a folder may be moved between two sessions.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def setup(self, trainer: "Trainer", pl_module: "LightningModule", stage: str) -> None:
+        if trainer.world_size > 1:
+            quietly().__enter__()  # this process is one of several, and is not quiet yet
+
+    def on_train_epoch_end(self, trainer: "Trainer", pl_module: "LightningModule") -> None:
+        assert isinstance(pl_module, MultiTaskModule)
+        history = pl_module.history
+        # The last one last: without it, the epoch is trained and saved once more.
+        if best_epoch(history) == len(history):
+            trainer.save_checkpoint(self.folder / BEST)
+        trainer.save_checkpoint(self.folder / LAST)
+        if trainer.is_global_zero:
+            names = [task.name for task in pl_module.tasks]
+            write_atomic(self.folder / EPOCHS, _csv([flat_record(r, names) for r in history]))
+
+
+def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)))
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def module_of(
@@ -177,7 +250,10 @@ def module_of(
         main,
         seed,
         {
-            "tasks": [task.name for task in tasks],
+            "tasks": {
+                task.name: {**as_facts(task), "weight": task.weight, "head_lr": task.head_lr}
+                for task in tasks
+            },
             "n_train": len(split.train),
             "seed": seed,
             "main": main,
@@ -260,23 +336,28 @@ def _moments(images: np.ndarray, train: np.ndarray) -> tuple[list[float], list[f
     return mean.tolist(), np.where(deviation > 1e-5, deviation, 1).tolist()
 
 
-def _trainer(row: RowSettings, folder: Path, device: str, saving: Any, progress: bool) -> "Trainer":
+def trainer_of(
+    row: RowSettings, folder: Path, device: str, devices: int, progress: bool
+) -> "Trainer":
     from lightning.pytorch import Trainer
-    from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+    from lightning.pytorch.loggers import TensorBoardLogger
 
     kind, _, index = device.partition(":")
-    with _quietly():
+    if index and devices > 1:
+        raise SettingError(
+            f"`device` must be without a number where `devices` is above 1, got {device!r} and "
+            f"{devices}; choose {kind!r}."
+        )
+    with quietly():
         return Trainer(
             default_root_dir=folder,
             accelerator={"cuda": "gpu"}.get(kind, kind),
-            devices=[int(index)] if index else ("auto" if kind != "cpu" else 1),
+            devices=[int(index)] if index else devices,
+            strategy=SEVERAL if devices > 1 else "auto",
             precision=row.training.precision,
             max_epochs=row.training.epochs,
-            logger=[
-                CSVLogger(folder.parent, name=folder.name, version=""),
-                TensorBoardLogger(folder.parent, name=folder.name, version=""),
-            ],
-            callbacks=[saving],
+            logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
+            callbacks=[_Saving(folder)],
             enable_progress_bar=progress,
             enable_model_summary=False,
             log_every_n_steps=10**9,  # records are per epoch
@@ -285,7 +366,7 @@ def _trainer(row: RowSettings, folder: Path, device: str, saving: Any, progress:
         )
 
 
-class _quietly:
+class quietly:
     """Within it, Lightning's advice on workers and its list of devices are not shown."""
 
     def __enter__(self) -> None:

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 
 from taskdisc.mtl.memory import Meter, memory_meter
 from taskdisc.mtl.module import MultiTaskModule
-from taskdisc.mtl.train import _quietly
+from taskdisc.mtl.train import quietly
 
 
 def take_turns(modules: Sequence[MultiTaskModule], rounds: int, device: str) -> list[list[float]]:
@@ -43,7 +43,7 @@ def peak_bytes(module: MultiTaskModule, device: str) -> int:
 def _epoch(module: MultiTaskModule, device: str, watch: Callback) -> None:
     """One epoch as in `train`, but for checkpoints and logs."""
     kind, _, index = device.partition(":")
-    with _quietly():
+    with quietly():
         trainer = Trainer(
             accelerator={"cuda": "gpu"}.get(kind, kind),
             devices=[int(index)] if index else 1,

@@ -139,7 +139,7 @@ def test_the_ratio_is_the_median_of_the_rounds() -> None:
 def test_the_gradients_of_all_tasks_are_as_many_bytes_as_they_should_be() -> None:
     n_tasks = 5
     network = make_network("hard-sharing", lambda: make_backbone("lenet", (3, 32, 32)), [2] * 5)
-    names = [name for name, _ in network.named_parameters() if name.startswith("backbone")]
+    names = [name for name, _ in network.named_parameters() if name.startswith("shared")]
     shared = SharedGradients(network, names, "jacobian", n_tasks)
     losses = torch.stack([output.square().mean() for output in network(torch.rand(2, 3, 32, 32))])
     with LiveTensors() as meter:

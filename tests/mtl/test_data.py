@@ -163,6 +163,13 @@ def test_devices_get_batches_of_their_own(world: int) -> None:
     assert sorted(np.concatenate(list(chain.from_iterable(parts)))) == list(range(100))
 
 
+@pytest.mark.parametrize(("n", "batch", "world"), [(5, 1, 2), (7, 2, 3), (4, 1, 4), (3, 9, 2)])
+def test_no_device_waits_for_another_where_images_are_few(n: int, batch: int, world: int) -> None:
+    parts = [list(Batches(np.arange(n), [EVERY], batch, [0], rank, world)) for rank in range(world)]
+    assert len({len(part) for part in parts}) == 1
+    assert sorted(np.concatenate(list(chain.from_iterable(parts)))) == list(range(n))
+
+
 def test_images_in_order() -> None:
     batches = InOrder(np.arange(10), 4)
     assert [b.tolist() for b in batches] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]

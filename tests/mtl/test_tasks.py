@@ -125,6 +125,12 @@ def test_metrics_agree_with_scikit_learn_and_leave_out_the_unknown(kind: str, me
     assert meter.value() == pytest.approx(expected, abs=1e-5)
 
 
+def test_a_metric_of_too_little_is_nan() -> None:
+    meter = Meter(made("regression", torch.ones(1, 1), "r2", 1), CPU)
+    meter.update(torch.ones(1, 1), torch.ones(1, 1))
+    assert math.isnan(meter.value())
+
+
 def test_a_metric_of_nothing_is_nan() -> None:
     assert math.isnan(Meter(made("binary", torch.full((3, 1), torch.nan), "", 1), CPU).value())
 

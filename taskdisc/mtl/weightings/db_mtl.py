@@ -34,7 +34,8 @@ class DualBalancing(Weighting):
             self.n_steps += 1
             beta = self.beta / self.n_steps**self.decay
             gradients = step.jacobian / losses.detach()[:, None]
-            old = self.tracked if self.tracked.numel() else torch.zeros_like(gradients)
+            same = self.tracked.shape == gradients.shape
+            old = self.tracked if same else torch.zeros_like(gradients)
             self.tracked = beta * old + (1 - beta) * gradients
             norms = torch.linalg.vector_norm(self.tracked, dim=1)
             direction = ratio(norms.max(), norms) @ self.tracked

@@ -34,7 +34,7 @@ class CorrectedGradients(Weighting):
         jacobian = step.jacobian
         norms = torch.linalg.vector_norm(jacobian, dim=1)
         scaled = jacobian * ratio(step.losses.detach(), norms)[:, None]
-        y = self.tracked if self.tracked.numel() else torch.zeros_like(scaled)
+        y = self.tracked if self.tracked.shape == scaled.shape else torch.zeros_like(scaled)
         y = y - self.beta * (y - scaled)
         slope = y @ (self.weights @ y) + self.rho * self.weights
         self.tracked = y

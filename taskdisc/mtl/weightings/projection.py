@@ -37,7 +37,7 @@ class Projection(MainWeighting):
     def update(self, step: Step) -> Update:
         jacobian = step.jacobian
         main = jacobian[self.main]
-        if self.mean.numel():
+        if self.mean.shape == main.shape:
             self.mean = (1 - self.smoothing) * self.mean + self.smoothing * main
         else:
             self.mean = main.clone()
