@@ -75,8 +75,8 @@ class TrainingSettings(Settings):
     lr: float = Field(1e-3, gt=0)
     weight_decay: float = Field(0.0, ge=0)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
-    # How gradients of several tasks are had: all of them at once (jacobian), or only their inner
-    # products (gramian: less memory, more time). auto: the first, unless it takes above 1 GiB.
+    # How gradients of several tasks are had: all of them (jacobian), or only their inner products,
+    # which holds them one layer at a time (gramian). auto: the first, unless it takes above 1 GiB.
     gradients: Literal["auto", "jacobian", "gramian"] = "auto"
     probes: int = Field(2, ge=0)  # batches per epoch whose cosines and conflicts are logged
 

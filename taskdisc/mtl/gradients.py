@@ -16,9 +16,11 @@ MOST_BYTES = 2**30
 class SharedGradients:
     """Gradients of the tasks' losses with respect to shared parameters.
 
-    The Jacobian is had task by task, which on two cores takes less time than all tasks at once,
-    and less than the Gramian without it (`taskdisc bench mtl`). The Gramian alone
-    (Quinton and Rey 2024, algorithm 3, by torchjd's engine) never holds the gradients of all tasks.
+    The Jacobian is had task by task, which on a CPU takes less time than all tasks at once. The
+    Gramian alone (Quinton and Rey 2024, algorithm 3, by torchjd's engine) holds the gradients of
+    all tasks one module at a time, but goes back for all tasks at once. In small networks that
+    takes more memory than the Jacobian (`taskdisc bench mtl` has both); it is for those with so
+    many parameters that the Jacobian does not fit.
 
     Args:
         network: The network.
