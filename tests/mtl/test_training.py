@@ -244,7 +244,7 @@ def test_images_that_a_task_does_not_know_change_nothing_for_it() -> None:
 # ---- going on ------------------------------------------------------------------------------
 
 
-def killed_in(folder: Path, epoch: int, settings: Any, of: Sequence[Task] | None = None) -> None:
+def killed_in(folder: Path, epoch: int, settings: Any, **how: Any) -> None:
     """A training that is killed in the middle of an epoch, from 1, without a chance to clean up."""
 
     def act() -> None:
@@ -256,7 +256,7 @@ def killed_in(folder: Path, epoch: int, settings: Any, of: Sequence[Task] | None
             step(self, positions, number)
 
         MultiTaskModule.training_step = deadly
-        run(folder, settings, of)
+        run(folder, settings, **how)
 
     process = get_context("fork").Process(target=act)
     process.start()
@@ -265,6 +265,13 @@ def killed_in(folder: Path, epoch: int, settings: Any, of: Sequence[Task] | None
 
 
 GROWING = {"name": "adaptive-sharing", "grow_every": 1, "branch_cost": 0.0}
+DST = {"name": "dst", "depth": 0.0, "samples": 0.0, "regulariser": 0.0} | {
+    "incompleteness": 0.2,
+    "stagnancy": 0.8,
+    "keep_main": False,
+}
+"""Goes by the losses alone."""
+
 RESUMED: dict[str, dict[str, Any]] = {
     "equal": {},
     "sgd": {"training": {"optimizer": "sgd"}},
@@ -276,7 +283,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "moco": {"weighting": "moco"},
     "modo": {"weighting": "modo"},
     "auto-lambda": {"weighting": "auto-lambda"},
-    "dst": {"schedule": {"name": "dst", "keep_main": False}, "weighting": "uncertainty"},
+    "dst": {"schedule": DST, "weighting": "uncertainty"},
     "drop": {
         "schedule": {"name": "random-drop", "keep_main": False},
         "weighting": {"name": "moco"},
@@ -311,17 +318,18 @@ def test_a_killed_training_goes_on_to_the_same_result(name: str, tmp_path: Path)
     methods = dict(RESUMED[name])
     training = {"epochs": 4, "lr": 3e-3, **methods.pop("training", {})}
     settings = row(training, **methods)
-    straight = run(tmp_path / "straight", settings)
-    killed_in(tmp_path / "killed", 3, settings)
+    # From this seed DST drops a task in the last epoch, as of the losses before the kill.
+    straight = run(tmp_path / "straight", settings, seed=1)
+    killed_in(tmp_path / "killed", 3, settings, seed=1)
     assert len(check_checkpoint(tmp_path / "killed" / LAST)["history"]) == 2
     # A folder may be moved in between.
-    resumed = run((tmp_path / "killed").rename(tmp_path / "moved"), settings)
+    resumed = run((tmp_path / "killed").rename(tmp_path / "moved"), settings, seed=1)
     assert json.dumps(resumed.history) == json.dumps(straight.history)
     assert (resumed.test, resumed.epoch) == (straight.test, straight.epoch)
     lines = [(tmp_path / folder / EPOCHS).read_text() for folder in ("straight", "moved")]
     assert lines[0] == lines[1]
     assert [line.split(",")[0] for line in lines[0].split()] == ["epoch", "1", "2", "3", "4"]
-    again = run(tmp_path / "moved", settings)
+    again = run(tmp_path / "moved", settings, seed=1)
     assert (again.history, again.test) == (resumed.history, resumed.test)
 
 
@@ -497,11 +505,11 @@ def test_test_images_are_asked_for_once_at_the_chosen_epoch(
         return prepared(self, positions)
 
     monkeypatch.setattr(MultiTaskModule, "prepared", counting)
-    settings = row({"epochs": 5, "lr": 0.01})
+    settings = row({"epochs": 5, "lr": 0.03})
     trained = run(tmp_path, settings, main=main)
     assert {asked[int(position)] for position in SPLIT.test} == {1}
     scores = [record["score"] for record in trained.history]
-    assert scores[trained.epoch - 1] == max(scores)
+    assert scores.index(max(scores)) + 1 == trained.epoch < 5
     if main == 0:
         assert scores == [record["validation_metrics"][0] for record in trained.history]
     # The figures are those of the weights of that epoch.
