@@ -11,6 +11,9 @@ from typer.core import TyperGroup
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
 from taskdisc.pool import interruptible
 
+MOST_PRINTED = 100
+"""Rows of a study's table that are printed; all are in its file."""
+
 app = typer.Typer(
     name="taskdisc",
     help="Discover binary tasks that a network generalises on, in images that nobody labelled.",
@@ -404,7 +407,7 @@ def _run_study(
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
-    from taskdisc.studies.run import new_study, open_study, run_study, study_named
+    from taskdisc.studies.run import TABLE, new_study, open_study, run_study, study_named
 
     if name is not None:
         kind = study_named(name).settings
@@ -442,7 +445,10 @@ def _run_study(
         result = {"study": folder.name, "reading": answer.reading, "table": answer.table}
         print(json.dumps(_finite(result), indent=2, allow_nan=False))
     else:
-        _print_table(answer.summary or answer.table)
+        table = answer.summary or answer.table
+        _print_table(table[:MOST_PRINTED])
+        if len(table) > MOST_PRINTED:
+            print(f"… {len(table) - MOST_PRINTED} more rows are in {folder.path / TABLE}")
         print(answer.reading)
         print(f"page: {page}")
 

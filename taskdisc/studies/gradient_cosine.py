@@ -87,7 +87,7 @@ def _reading(settings: GradientCosineSettings, table: list[dict[str, Any]]) -> s
 
 
 def _all_of(values: np.ndarray) -> str:
-    return " or ".join(f"{value:+.0f}".replace("-", "−") for value in np.unique(values)) or "none"
+    return " or ".join(f"{value:+.0f}".replace("-", "−") for value in np.unique(values.round(9))) or "none"
 
 
 def _draw(table: list[dict[str, Any]]) -> Plot:

@@ -117,10 +117,10 @@ def _reading(settings: CosineToySettings, records: list[Record]) -> str:
 def _draw(settings: CosineToySettings, records: list[Record]) -> Plot:
     groups = grouped(records)
     figure, axes = figure_of(len(groups), width=3.0, height=3.0, columns=3)
-    every = np.array([place for record in records for place in record["way"]])
     centres = np.array([(0.0, 0.0), settings.auxiliary])
-    low = np.minimum(every.min(axis=0), centres.min(axis=0)) - 0.3
-    high = np.maximum(every.max(axis=0), centres.max(axis=0)) + 0.3
+    # Ways that leave the neighbourhood of starts and minima are cut, so that the others are seen.
+    known = np.array([*(record["way"][0] for record in records), *centres])
+    low, high = known.min(axis=0) - 0.5, known.max(axis=0) + 0.5
     x, y = np.meshgrid(np.linspace(low[0], high[0], 80), np.linspace(low[1], high[1], 80))
     for axis, (name, rows) in zip(axes, groups.items(), strict=True):
         for (a, b), line in zip(centres, ("-", "--"), strict=True):
@@ -133,7 +133,7 @@ def _draw(settings: CosineToySettings, records: list[Record]) -> Plot:
             end = "*" if row["steps"] else "x"
             axis.plot(*way[-1], color=colour, marker=end, markersize=7)
         axis.set_title(name, fontsize=9)
-        axis.set_aspect("equal")
+        axis.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         axis.grid(False)
         axis.tick_params(labelsize=7)
     return Plot(
