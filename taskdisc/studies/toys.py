@@ -103,7 +103,7 @@ def descend(
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
     until: Callable[[Tensor], bool] = lambda losses: False,
 ) -> Tensor:
-    """The parameters from the start on, [n_steps + 1, n]; fewer where losses become infinite.
+    """The parameters from the start on, [n_steps + 1, n]; fewer where losses or states become infinite.
 
     An epoch is one step, for a step sees all there is.
 
@@ -124,7 +124,10 @@ def descend(
     places = [theta.clone()]
     for _ in range(n_steps):
         step = step_at(losses_of, theta, lr)
-        update = weighting.update(step)
+        try:
+            update = weighting.update(step)
+        except torch.linalg.LinAlgError:  # what it remembers is no number any more
+            break
         theta.grad = direction_of(update, step).detach().to(theta)
         if own:
             assert update.total is not None
