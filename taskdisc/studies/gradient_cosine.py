@@ -89,3 +89,28 @@ def _reading(settings: GradientCosineSettings, table: list[dict[str, Any]]) -> s
 def _all_of(values: np.ndarray) -> str:
     found = np.unique(values.round(9))
     return " or ".join(f"{value:+.0f}".replace("-", "−") for value in found) or "none"
+
+
+def _draw(table: list[dict[str, Any]]) -> Plot:
+    theta = [row["theta"] for row in table]
+    figure, (losses, cosine) = figure_of(2, height=2.6, columns=1)
+    for name in ("main", "auxiliary"):
+        losses.plot(theta, [row[f"{name}_loss"] for row in table], marker="", label=name)
+    losses.set(ylabel="loss", xticklabels=[])
+    losses.legend()
+    cosine.plot(theta, [row["cosine"] for row in table], marker="", drawstyle="steps-mid")
+    cosine.set(xlabel="θ", ylabel="cosine of the gradients", yticks=[-1, 0, 1])
+    return Plot(
+        figure,
+        "Losses of both tasks, and below the cosine of the angle between their gradients. Exact "
+        "values: there is nothing to average.",
+    )
+
+
+STUDY = Study(
+    "where do the gradients of two tasks agree? (two parabolas on a line)",
+    GradientCosineSettings,
+    cells,
+    measure,
+    answer,
+)

@@ -126,7 +126,7 @@ def descend(
         step = step_at(losses_of, theta, lr)
         try:
             update = weighting.update(step)
-        except torch.linalg.LinAlgError:  # what it remembers is no number any more
+        except torch.linalg.LinAlgError:  # type: ignore[attr-defined]  # its state is no number
             break
         theta.grad = direction_of(update, step).detach().to(theta)
         if own:
