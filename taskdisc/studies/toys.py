@@ -103,7 +103,7 @@ def descend(
     optimiser: Callable[..., torch.optim.Optimizer] = torch.optim.SGD,
     until: Callable[[Tensor], bool] = lambda losses: False,
 ) -> Tensor:
-    """The parameters from the start on, [n_steps + 1, n]; fewer where losses or states become infinite.
+    """The parameters from the start on, [n_steps + 1, n]; fewer where something is infinite.
 
     An epoch is one step, for a step sees all there is.
 
