@@ -66,15 +66,6 @@ def test_the_gramian_alone_agrees_and_leaves_the_graph() -> None:
     losses.sum().backward()
 
 
-@pytest.mark.parametrize("route", ["jacobian", "gramian"])
-def test_weightings_may_ask_without_gradients(route: str) -> None:
-    made = network()
-    found = gradients_of(made, route).of(losses_of(made))
-    with torch.no_grad():
-        gramian = found.gramian
-    torch.testing.assert_close(gramian, found.jacobian @ found.jacobian.T)
-
-
 @pytest.mark.parametrize("backbone", ["convnet", "resnet"])
 def test_batch_statistics_take_the_jacobian(backbone: str) -> None:
     shared = gradients_of(network(backbone=backbone), "gramian")

@@ -10,7 +10,8 @@ class DualBalancing(Weighting):
     """Gradients of log L, smoothed over steps, all brought to the length of the longest, summed.
 
     Lin et al. 2023: ĝ ← β_k ĝ + (1 − β_k) ∇ log L, β_k = β / k^σ at step k, from 0,
-    so that the first step is (1 − β) times as long. The heads follow Σ log L.
+    so that the first step is (1 − β) times as long. The heads follow Σ log L. ĝ starts anew where
+    other parameters become shared.
 
     Args:
         setup: For what it is made.

@@ -11,7 +11,8 @@ class CorrectedGradients(Weighting):
 
     Fernando et al. 2023: y ← y − β(y − g), then λ ← softmax(λ − γ(yyᵀ + ρI)λ), from
     y = 0 and equal λ. As in LibMTL, λ goes through a softmax where the paper projects onto the
-    simplex, and each g is brought to the length of its loss.
+    simplex, and each g is brought to the length of its loss. y starts anew where other
+    parameters become shared.
 
     Args:
         setup: For what it is made.

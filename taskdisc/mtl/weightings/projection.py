@@ -17,7 +17,8 @@ class Projection(MainWeighting):
     """g_main + λ Σ (g_aux − min(0, g_aux·ĝ) ĝ), ĝ the unit vector of the smoothed main gradient.
 
     Tran-Thien 2020, algorithm 1: what opposes the main gradient is taken out of each auxiliary.
-    The variant that does so per parameter tensor is left out.
+    The variant that does so per parameter tensor is left out. The mean starts anew where other
+    parameters become shared.
 
     Args:
         setup: For what it is made.
