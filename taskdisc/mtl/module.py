@@ -269,7 +269,7 @@ class MultiTaskModule(LightningModule):
                 None if second is None else self._gradients(second),
                 self._look_ahead(gradients) if self._needs is Needs.VALIDATION else None,
             )
-            update = self._overflowed(step) or self.weighting.update(step)
+            update = self._overflowed(step) or self._weighted(step, number)
             self._note(number, losses, update)
             if probed and self.shared.parameters:
                 self._gramians.append(gradients.gramian)
@@ -277,6 +277,21 @@ class MultiTaskModule(LightningModule):
         if self._rerun:
             with torch.no_grad():
                 self.weighting.after_step(self.losses(self.network(images), labels))
+
+    def _weighted(self, step: Step, number: int) -> Update:
+        """The weighting's update; what it cannot solve because something is infinite is said so."""
+        try:
+            return self.weighting.update(step)
+        except Exception:
+            self._mark(number, step.losses)
+            self._check_losses()
+            if step.gradients is None or step.gradients.gramian.isfinite().all():
+                raise
+            raise RunFailedError(
+                "the gradients of the tasks must be finite numbers, got NaN or infinity in step "
+                f"{number + 1} of epoch {self.current_epoch + 1}; the checkpoint of the epoch "
+                "before is kept: lower `training.lr`."
+            ) from None
 
     def _scalar(self, update: Update, losses: Tensor, gradients: Gradients) -> Tensor:
         """A scalar whose gradient is the update.
@@ -408,11 +423,16 @@ class MultiTaskModule(LightningModule):
         shown = update.weights if update.shown is None else update.shown
         self._sums["weight"][active] += torch.nan if shown is None else shown.detach().float()
         self._n_steps += 1
-        bad = ~losses.detach().isfinite() & (self._first_bad[active] < 0)
-        self._first_bad[active] = torch.where(bad, float(number), self._first_bad[active])
+        self._mark(number, losses)
         if number % CHECK_EVERY == 0:
             self._check_losses()
             self.log("loss", losses.detach().mean(), prog_bar=True, logger=False)
+
+    def _mark(self, number: int, losses: Tensor) -> None:
+        """Remember, on the device, the first step in which each active task's loss is no number."""
+        active = self.weighting.rows
+        bad = ~losses.detach().isfinite() & (self._first_bad[active] < 0)
+        self._first_bad[active] = torch.where(bad, float(number), self._first_bad[active])
 
     def _check_losses(self) -> None:
         """Refuse to go on with a loss that is no number; what was saved before stays."""

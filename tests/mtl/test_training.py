@@ -348,6 +348,14 @@ def test_labels_that_are_no_numbers_name_task_step_and_epoch(tmp_path: Path) -> 
     assert not (tmp_path / "run" / LAST).exists()
 
 
+@pytest.mark.parametrize("name", [n for n in WEIGHTINGS if WEIGHTINGS[n].needs is not Needs.LOSSES])
+def test_what_a_weighting_cannot_solve_is_told(tmp_path: Path, name: str) -> None:
+    of = tasks()
+    of[2] = replace(of[2], labels=np.full_like(of[2].labels, 1e30))
+    with pytest.raises(RunFailedError, match="must be .* numbers?, got NaN or infinity .* epoch 1"):
+        run(tmp_path / "run", row(weighting=name), of)
+
+
 def test_a_step_too_long_is_told_before_it_is_saved(tmp_path: Path) -> None:
     with pytest.raises(RunFailedError, match=r"must be .* numbers?, got NaN or infinity"):
         run(tmp_path / "run", row({"lr": 1e30, "epochs": 3}))
