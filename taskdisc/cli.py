@@ -471,6 +471,10 @@ def methods(as_json: AsJson = False) -> None:
                     "name": row.name,
                     "what": row.summary,
                     "needs": row.needs,
+                    "settings": ", ".join(
+                        f"{name}={_default(setting['default'])}"
+                        for name, setting in row.settings.items()
+                    ),
                     "from": f"{row.paper.authors} {row.paper.year}" if row.paper else "",
                 }
                 for row in rows
@@ -717,6 +721,11 @@ def _cell(value: Any) -> str:
     from taskdisc.report.plots import cell_text
 
     return escape(cell_text(value).replace("−", "-"))  # what a pipe reads wants a plain minus
+
+
+def _default(value: Any) -> str:
+    """A default as a setting is written; none stands for what the method takes by itself."""
+    return "–" if value is None or value == "" else str(value).lower()
 
 
 def _say(text: str, quietly: bool) -> None:

@@ -1,7 +1,7 @@
 """All that can be chosen by name: what it does, what it needs and where it comes from."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from taskdisc.discovery.proposers import NEVERGRAD, PROPOSERS
@@ -9,9 +9,10 @@ from taskdisc.discovery.scorers import SCORERS
 from taskdisc.images import SOURCES
 from taskdisc.mtl.architectures import ARCHITECTURES
 from taskdisc.mtl.architectures import Row as ArchitectureRow
-from taskdisc.mtl.backbones import BACKBONES, TORCHVISION
+from taskdisc.mtl.backbones import BACKBONES, COMMON, TORCHVISION
 from taskdisc.mtl.kinds import KINDS
 from taskdisc.mtl.schedules import SCHEDULES
+from taskdisc.mtl.settings import Setting
 from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.mtl.weightings import Row as WeightingRow
 from taskdisc.paper import Paper
@@ -28,12 +29,14 @@ class Method:
         summary: What it does, one line.
         paper: Where it comes from; None where that is no paper.
         needs: What it needs, one line; empty where nothing.
+        settings: Of its settings by name, the default and the rule that values keep.
     """
 
     name: str
     summary: str
     paper: Paper | None = None
     needs: str = ""
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class _Row(Protocol):
@@ -52,7 +55,7 @@ def methods() -> dict[str, list[Method]]:
     return {
         "weightings": _listed(WEIGHTINGS, _weighting_needs),
         "architectures": _listed(ARCHITECTURES, _architecture_needs),
-        "backbones": _listed({**BACKBONES, "torchvision:NAME": TORCHVISION}),
+        "backbones": _backbones(),
         "schedules": _listed(SCHEDULES),
         "task_kinds": [
             Method(name, row.summary, needs=f"metrics: {', '.join(row.metrics)}")
@@ -78,7 +81,23 @@ def as_values(listed: Mapping[str, list[Method]]) -> dict[str, list[dict[str, An
 
 
 def _listed(rows: Mapping[str, R], needs: Callable[[R], str] = lambda row: "") -> list[Method]:
-    return [Method(name, row.summary, row.paper, needs(row)) for name, row in rows.items()]
+    return [
+        Method(name, row.summary, row.paper, needs(row), _settings(getattr(row, "settings", {})))
+        for name, row in rows.items()
+    ]
+
+
+def _settings(settings: Mapping[str, Setting]) -> dict[str, dict[str, Any]]:
+    n_tasks = 3  # rules that depend on it say so for three tasks
+    return {
+        name: {"default": setting.default, "rule": setting.rule(n_tasks)}
+        for name, setting in settings.items()
+    }
+
+
+def _backbones() -> list[Method]:
+    rows = _listed({**BACKBONES, "torchvision:NAME": TORCHVISION})
+    return [replace(row, settings={**row.settings, **_settings(COMMON)}) for row in rows]
 
 
 def _weighting_needs(row: WeightingRow) -> str:

@@ -1,5 +1,6 @@
 """The settings of multi-task training; importing it imports no torch."""
 
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
@@ -90,3 +91,21 @@ class RowSettings(Settings):
     schedule: Method = Method(name="all")
     tasks: tuple[str, ...] = ()  # which of the tasks; all by default
     training: TrainingSettings = TrainingSettings()
+
+    @field_validator("tasks")
+    @classmethod
+    def _each_once(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        for task in tasks:
+            if tasks.count(task) > 1:
+                raise SettingError(f"`tasks` must name every task once, got {task!r} twice.")
+        return tasks
+
+    @field_validator("backbone")
+    @classmethod
+    def _weights_from_anywhere(cls, backbone: Method) -> Method:
+        # A run that is resumed from another folder must find its weights.
+        weights = backbone.settings.get("weights")
+        if not isinstance(weights, str) or weights in ("", "download"):
+            return backbone
+        path = str(Path(weights).expanduser().resolve())
+        return backbone.model_copy(update={"weights": path})

@@ -87,12 +87,12 @@ def _labels(
 ) -> tuple[np.ndarray, int]:
     """The labels of a task and the outputs of its head."""
     if task.kind == "classification":
-        target = images.target(task.of[0])
+        target = _target(images, name, task.of[0])
         return images.targets[target], len(images.classes[target])
     if task.kind == "binary":
-        return _column(images, name, task.of[0], task.positives)[:, None], 1
+        return _column(images, name, task.kind, task.of[0], task.positives)[:, None], 1
     if task.kind == "multi-label":
-        columns = [_column(images, name, of, ()) for of in task.of]
+        columns = [_column(images, name, task.kind, of, ()) for of in task.of]
         return np.stack(columns, axis=1), len(columns)
     values = np.stack([_values(images, name, of) for of in task.of], axis=1)
     mean, deviation = values[train].mean(axis=0), values[train].std(axis=0)
@@ -102,11 +102,18 @@ def _labels(
     return brought.astype(np.float32), len(task.of)
 
 
-def _column(images: ImageSet, name: str, of: str, positives: Sequence[str]) -> np.ndarray:
+def _column(
+    images: ImageSet, name: str, kind: str, of: str, positives: Sequence[str]
+) -> np.ndarray:
     """0 or 1 for each image: its class is a positive one; by default the last of two classes."""
-    target = images.target(of)
+    target = _target(images, name, of)
     classes = images.classes[target]
     if not positives:
+        if len(classes) != 2 and kind == "multi-label":
+            raise SettingError(
+                f"`of` of task '{name}' must be targets of two classes for several labels, got "
+                f"'{target}' of {len(classes)}; make it a classification."
+            )
         if len(classes) != 2:
             raise SettingError(
                 f"`positives` of task '{name}' must name the classes of '{target}' that are yes, "
@@ -121,6 +128,15 @@ def _column(images: ImageSet, name: str, of: str, positives: Sequence[str]) -> n
             )
     numbers = [classes.index(positive) for positive in positives]
     return np.isin(images.targets[target], numbers).astype(np.float32)
+
+
+def _target(images: ImageSet, name: str, of: str) -> str:
+    if of not in images.targets:
+        raise SettingError(
+            f"`of` of task '{name}' must be a target of '{images.source}', got {of!r}; "
+            f"{did_you_mean(of, images.targets)}"
+        )
+    return of
 
 
 def _values(images: ImageSet, name: str, of: str) -> np.ndarray:
@@ -176,6 +192,11 @@ def _with_labels(task: Task, n: int, train: np.ndarray, rng: np.random.Generator
             order = order[np.argsort(rank, kind="stable")]
     labels = task.labels.copy()
     labels[order[n:]] = -1 if labels.ndim == 1 else np.nan
+    if task.kind == "regression":
+        # Nothing of the labels that are hidden, not their mean either, is to be known.
+        kept = labels[order[:n]]
+        deviation = kept.std(axis=0)
+        labels = (labels - kept.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1)
     return replace(task, labels=labels)
 
 

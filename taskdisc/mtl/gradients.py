@@ -7,6 +7,7 @@ from torch import Tensor, distributed, nn
 from torchjd.autogram import Engine
 from torchjd.autojac import jac
 
+from taskdisc.errors import SettingError
 from taskdisc.mtl.weightings.base import Gradients
 
 MOST_BYTES = 2**30
@@ -31,6 +32,9 @@ class SharedGradients:
     Attributes:
         parameters: The shared parameters, in the network's order.
         gramian_alone: Whether the Gramian is to be had without the Jacobian.
+
+    Raises:
+        SettingError: `gramian`, of a network that it cannot be had of.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], route: str, n_tasks: int) -> None:
@@ -38,6 +42,12 @@ class SharedGradients:
         n_bytes = n_tasks * sum(p.numel() * p.element_size() for p in self.parameters)
         wanted = route == "gramian" or (route == "auto" and n_bytes > MOST_BYTES)
         self._modules = _owners(network, self.parameters) if wanted and self.parameters else None
+        if route == "gramian" and self.parameters and not self._modules:
+            raise SettingError(
+                "`training.gradients` must be jacobian or auto for a network with batch statistics "
+                "or parameters beside submodules, which the Gramian alone cannot be had of, got "
+                "gramian."
+            )
         self.gramian_alone = bool(self._modules)
 
     def engine(self) -> Engine | None:

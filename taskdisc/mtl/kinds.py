@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,12 +51,16 @@ class Metric:
         make: Makes the metric of torchmetrics for a kind and a number of outputs.
         prepare: Turns outputs [n, n_outputs] and labels into what it counts.
         higher_is_better: Whether more of it is better.
+        reduce: Turns what it gives into one number.
+        of_columns: Whether it is a mean over columns of labels, those with both yes and no.
     """
 
     summary: str
     make: Callable[[str, int], Any]
     prepare: "Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]"
     higher_is_better: bool = True
+    reduce: "Callable[[Tensor], Tensor] | None" = None
+    of_columns: bool = False
 
 
 def _classes(outputs: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
@@ -68,8 +72,12 @@ def _classes(outputs: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
 
 
 def _scores(outputs: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
-    """Probabilities and labels [n, n_outputs]; unknown labels are −1."""
-    return outputs.float().sigmoid(), labels.nan_to_num(-1).long()
+    """Probabilities and labels [n, n_outputs]; unknown labels are −1.
+
+    A single column is there twice, for torchmetrics takes two at least.
+    """
+    n = max(outputs.shape[1], 2)
+    return outputs.float().sigmoid().expand(-1, n), labels.nan_to_num(-1).long().expand(-1, n)
 
 
 def _values(outputs: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
@@ -77,30 +85,38 @@ def _values(outputs: "Tensor", labels: "Tensor") -> "tuple[Tensor, Tensor]":
     return outputs[known].float(), labels[known]
 
 
-def _accuracy(average: Literal["micro", "macro"]) -> Callable[[str, int], Any]:
-    def make(kind: str, n_outputs: int) -> Any:
-        from torchmetrics.classification import MulticlassAccuracy
+def _accuracy(kind: str, n_outputs: int) -> Any:
+    from torchmetrics.classification import MulticlassAccuracy
 
-        n_classes = n_outputs if kind == "classification" else 2
-        return MulticlassAccuracy(n_classes, average=average)
+    return MulticlassAccuracy(_n_classes(kind, n_outputs), average="micro")
 
-    return make
+
+def _confusion(kind: str, n_outputs: int) -> Any:
+    from torchmetrics.classification import MulticlassConfusionMatrix
+
+    return MulticlassConfusionMatrix(_n_classes(kind, n_outputs))
+
+
+def _n_classes(kind: str, n_outputs: int) -> int:
+    return n_outputs if kind == "classification" else 2
+
+
+def _mean_recall(confusion: "Tensor") -> "Tensor":
+    """The mean over classes that occur of the share that was found; rows are true classes."""
+    counts = confusion.sum(dim=1)
+    return (confusion.diagonal() / counts)[counts > 0].mean()
 
 
 def _average_precision(kind: str, n_outputs: int) -> Any:
-    from torchmetrics.classification import BinaryAveragePrecision, MultilabelAveragePrecision
+    from torchmetrics.classification import MultilabelAveragePrecision
 
-    if n_outputs == 1:
-        return BinaryAveragePrecision(ignore_index=-1)
-    return MultilabelAveragePrecision(n_outputs, average="macro", ignore_index=-1)
+    return MultilabelAveragePrecision(max(n_outputs, 2), average="none", ignore_index=-1)
 
 
 def _auc(kind: str, n_outputs: int) -> Any:
-    from torchmetrics.classification import BinaryAUROC, MultilabelAUROC
+    from torchmetrics.classification import MultilabelAUROC
 
-    if n_outputs == 1:
-        return BinaryAUROC(ignore_index=-1)
-    return MultilabelAUROC(n_outputs, average="macro", ignore_index=-1)
+    return MultilabelAUROC(max(n_outputs, 2), average="none", ignore_index=-1)
 
 
 def _r2(kind: str, n_outputs: int) -> Any:
@@ -122,12 +138,17 @@ def _mse(kind: str, n_outputs: int) -> Any:
 
 
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("share of right answers", _accuracy("micro"), _classes),
-    "balanced-accuracy": Metric("mean over classes of that share", _accuracy("macro"), _classes),
-    "average-precision": Metric(
-        "area under precision against recall, a mean over labels", _average_precision, _scores
+    "accuracy": Metric("share of right answers", _accuracy, _classes),
+    "balanced-accuracy": Metric(
+        "mean over classes of the share that is found", _confusion, _classes, reduce=_mean_recall
     ),
-    "auc": Metric("area under the ROC curve, a mean over labels", _auc, _scores),
+    "average-precision": Metric(
+        "area under precision against recall, a mean over labels",
+        _average_precision,
+        _scores,
+        of_columns=True,
+    ),
+    "auc": Metric("area under the ROC curve, a mean over labels", _auc, _scores, of_columns=True),
     "r2": Metric("share of the variance that is explained", _r2, _values),
     "mae": Metric("mean absolute error", _mae, _values, higher_is_better=False),
     "mse": Metric("mean squared error", _mse, _values, higher_is_better=False),

@@ -12,6 +12,7 @@ from torchjd.autogram import Engine
 
 from taskdisc.errors import ImageSetError, RunFailedError, SettingError
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
+from taskdisc.mtl.backbones.base import Backbone
 from taskdisc.mtl.config import TrainingSettings
 from taskdisc.mtl.data import Batches, InOrder, Split
 from taskdisc.mtl.gradients import SharedGradients, mean_over_devices
@@ -56,6 +57,7 @@ class MultiTaskModule(LightningModule):
         main: Number of the main task, where there is one.
         seed: From which the order of the images and all that is drawn follows.
         says: What this training is, as plain values; a checkpoint of another is refused.
+        frozen: What images go through before the network, never trained and in no checkpoint.
 
     Attributes:
         history: One record per epoch.
@@ -81,6 +83,7 @@ class MultiTaskModule(LightningModule):
         main: int | None,
         seed: int,
         says: Mapping[str, Any],
+        frozen: Backbone | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -95,6 +98,7 @@ class MultiTaskModule(LightningModule):
         self._needs = WEIGHTINGS[weighting.name].needs
         self._rerun = WEIGHTINGS[weighting.name].rerun
         self._inputs = inputs
+        self._frozen = (frozen,)  # in a tuple, so that it is no submodule
         self._on_device: Tensor | None = None
         for name, values in zip(("mean", "deviation"), normalisation, strict=True):
             shaped = torch.tensor(values, dtype=torch.float32)[:, None, None]
@@ -203,7 +207,12 @@ class MultiTaskModule(LightningModule):
             found = self._on_device[sent(positions, self.device)]
         if found.dtype != torch.uint8:
             return found
-        return (found.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
+        found = (found.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
+        (frozen,) = self._frozen
+        if frozen is None:
+            return found
+        with torch.no_grad():
+            return frozen.to(self.device)(found)
 
     def labels(self, positions: Tensor) -> list[Tensor]:
         """The labels of each task at some positions."""

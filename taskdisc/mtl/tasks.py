@@ -1,5 +1,6 @@
 """Tasks: what a network learns of an image, by which loss, and how well it does."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -116,6 +117,7 @@ class Meter:
         self._row = METRICS[task.metric_name]
         self._metric: TorchMetric = self._row.make(task.kind, task.n_outputs).to(device)
         self._metric.sync_on_compute = False  # every device counts all images
+        self._no_yes = torch.zeros(2, task.n_outputs, device=device)  # counts of both, by column
 
     def update(self, outputs: Tensor, labels: Tensor) -> None:
         """Count outputs [n, n_outputs] against labels as in `Task`."""
@@ -123,15 +125,22 @@ class Meter:
         if known.any():
             arguments = self._row.prepare(outputs[known], labels[known])
             self._metric.update(*arguments)
+            if self._row.of_columns:
+                self._no_yes += torch.stack([(labels == 0).sum(0), (labels == 1).sum(0)])
 
     def value(self) -> float:
         """The metric; NaN where nothing was counted, or too little for it."""
         if not self._metric.update_called:
             return float("nan")
         try:
-            return float(self._metric.compute())
+            with warnings.catch_warnings(action="ignore"):  # of columns that are left out below
+                found = self._metric.compute()
         except ValueError:  # r² of one value
             return float("nan")
+        if self._row.of_columns:
+            both = (self._no_yes > 0).all(dim=0)
+            found = found[: len(both)][both].mean()
+        return float(found if self._row.reduce is None else self._row.reduce(found))
 
 
 def score_of(task: Task, value: float, constant: float) -> float:

@@ -53,7 +53,7 @@ class Trained:
         epoch: The epoch, from 1, that was best on the validation images, of equals the first.
         history: One record per epoch; see `MultiTaskModule`.
         shown: What the network has learned about its tasks.
-        n_parameters: How many are trained.
+        n_parameters: How many are trained and reached by a task.
         seconds: Wall time of training and validation, since it was started or went on.
     """
 
@@ -134,7 +134,7 @@ def train(
         best_epoch(history),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
-        sum(p.numel() for p in module.network.parameters() if p.requires_grad),
+        sum(p.numel() for n, p in module.network.named_parameters() if module.reached.get(n)),
         seconds,
     )
 
@@ -209,20 +209,18 @@ def module_of(
 ) -> MultiTaskModule:
     """The module that `train` trains; arguments and errors as there.
 
-    With `features`, those of `features_of`, it trains what comes after the frozen stages.
+    Frozen stages of the backbone are no part of the architecture: they come before it, once for all
+    tasks. With `features`, those of `features_of`, they are not needed.
     """
     shape = (3, *images.shape[1:3])
     first = _backbone(row, shape, seed)
-
-    def backbone() -> Backbone:
-        made = make_backbone(row.backbone.name, shape, **row.backbone.settings)
-        return made if features is None else made.split()[1]
-
+    frozen, rest = first.split()
     network = make_network(
         row.architecture.name,
-        backbone,
+        lambda: make_backbone(row.backbone.name, shape, **row.backbone.settings).split()[1],
         [task.n_outputs for task in tasks],
         seed,
+        kinds=[task.kind for task in tasks],
         **row.architecture.settings,
     )
     weighting = dict(row.weighting.settings)
@@ -234,7 +232,7 @@ def module_of(
         len(tasks),
         seed,
         main=main,
-        head_depths=_head_depths(network, shape if features is None else features.shape[1:]),
+        head_depths=_head_depths(network, rest.shapes[0]),
         n_labelled=[int(task.known[split.train].sum()) for task in tasks],
         **row.schedule.settings,
     )
@@ -259,6 +257,7 @@ def module_of(
             "main": main,
             **row.model_dump(mode="json", exclude={"tasks"}),
         },
+        frozen if features is None and len(frozen.stages) else None,
     )
 
 
@@ -282,7 +281,9 @@ def features_of(
     if 4 * len(images) * int(np.prod(rest.shapes[0])) > MOST_FEATURES:
         return None
     normalisation = _normalisation(frozen, images, split.train)
-    key = json.dumps([row.backbone.model_dump(), normalisation], sort_keys=True)
+    weights = Path(row.backbone.settings.get("weights", ""))
+    changed = weights.stat().st_mtime_ns if weights.is_file() else 0
+    key = json.dumps([row.backbone.model_dump(), changed, normalisation], sort_keys=True)
     if key not in _features or _features[key][0] is not images:
         mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
         where = "cuda" if device == "auto" and torch.cuda.is_available() else device

@@ -1,6 +1,7 @@
 """Which way of training several tasks does best? Rows of methods, trained from several seeds."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -15,7 +16,7 @@ from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSetti
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.images import source_of
-from taskdisc.studies.multi_task_answer import SINGLE, answer_of
+from taskdisc.studies.multi_task_answer import SINGLE, answer_of, single_rows
 from taskdisc.studies.study import Cell, Study
 
 if TYPE_CHECKING:
@@ -78,11 +79,12 @@ class ComparisonSettings(Settings):
     @field_validator("rows")
     @classmethod
     def _can_be_made(cls, rows: dict[str, RowSettings]) -> dict[str, RowSettings]:
-        if SINGLE in rows:
-            raise SettingError(
-                f"`rows` must have other names than {SINGLE!r}, which is each task alone; rename "
-                "it."
-            )
+        for name in rows:
+            if name.startswith(SINGLE):
+                raise SettingError(
+                    f"`rows` must have names that do not begin with {SINGLE!r}, which is each task "
+                    f"alone, got {name!r}; rename it."
+                )
         return rows
 
     @model_validator(mode="after")
@@ -98,6 +100,11 @@ class ComparisonSettings(Settings):
                     f"{did_you_mean(name, choices)}"
                 )
         for row_name, row in self.rows.items():
+            if self.main is not None and row.tasks and self.main not in row.tasks:
+                raise SettingError(
+                    f"`rows.{row_name}.tasks` must have the main task '{self.main}', by which "
+                    f"rows are compared, got {', '.join(row.tasks)}; add it."
+                )
             for task in row.tasks:
                 if task not in self.tasks:
                     raise SettingError(
@@ -147,14 +154,21 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
     images, n_test = images_of(settings.images, settings.test_split, settings.side)
     seed = cell["seed"]
     split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
-    row = settings.common if cell["row"] == SINGLE else settings.rows[cell["row"]]
-    names = row.tasks or tuple(settings.tasks)
-    if cell["row"] == SINGLE:
-        names = (cell["task"],)
-        plain = {"weighting": Method(name="equal"), "schedule": Method(name="all")}
-        row = row.model_copy(update={"architecture": Method(name="hard-sharing"), **plain})
     # All tasks are drawn alike in all rows, whichever of them a row has.
     every = dict(zip(settings.tasks, tasks_of(images, settings.tasks, split, seed), strict=True))
+    if "task" in cell:
+        name = cell["task"]
+        like = next(row for row, single in single_rows(settings).items() if single == cell["row"])
+        plain = {
+            "architecture": Method(name="hard-sharing"),
+            "weighting": Method(name="equal"),
+            "schedule": Method(name="all"),
+        }
+        row = settings.rows[like].model_copy(update=plain)
+        # Beside no other task its weight would be a learning rate, or 0.
+        return Work(images, [replace(every[name], weight=1.0)], split, row, 0)
+    row = settings.rows[cell["row"]]
+    names = row.tasks or tuple(settings.tasks)
     main = names.index(settings.main) if settings.main in names else None
     return Work(images, [every[name] for name in names], split, row, main)
 
@@ -178,6 +192,11 @@ def images_of(
     images = images if side is None else images.resized(side)
     if test_split is None:
         return images, 0
+    if test_split == settings.split or "all" in (test_split, settings.split):
+        raise SettingError(
+            f"`test_split` must be a split without the images of '{settings.split}', which train, "
+            f"got {test_split!r}; name another, or leave it out for a share to be the test."
+        )
     if any(value is not None for value in drawn):
         raise SettingError(
             "`test_split` must be left out where only some images are drawn, got "
@@ -209,13 +228,17 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
     """One per row and seed; of the single-task row, one per task and seed."""
     for name, row in settings.rows.items():
         _check_row(settings, name, row)
-    single = list(settings.tasks) if settings.single_tasks else []
+    alone: dict[tuple[str, str], None] = {}
+    if settings.single_tasks:
+        for name, single in single_rows(settings).items():
+            for task in settings.rows[name].tasks or settings.tasks:
+                alone[single, task] = None
     return [
         cell
         for seed in range(settings.seed, settings.seed + settings.seeds)
         for cell in (
             *({"row": name, "seed": seed} for name in settings.rows),
-            *({"row": SINGLE, "task": task, "seed": seed} for task in single),
+            *({"row": single, "task": task, "seed": seed} for single, task in alone),
         )
     ]
 
@@ -240,12 +263,12 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
 
 
 def check(settings: ComparisonSettings) -> None:
-    """Make every network of the first seed, so that what cannot be made is refused beforehand."""
+    """Draw all splits and labels and make the first seed's networks, to refuse what cannot be."""
     from taskdisc.mtl.train import module_of
 
     for cell in cells(settings):
+        work = work_of(settings, cell)
         if cell["seed"] == settings.seed:
-            work = work_of(settings, cell)
             module_of(work.images.images, work.tasks, work.split, work.row, main=work.main, seed=0)
 
 
@@ -292,13 +315,16 @@ STUDY = Study(
     command="mtl",
     keeps_files=True,
     words={
-        "Δm": "The mean over tasks of the relative gain in the test metric over a network that was "
-        "trained on that task alone, from the same seed and split, in %. Maninis et al. 2019.",
+        "Δm": "The mean over tasks of the relative gain in the test metric over a network with the "
+        "same backbone and training that was trained on that task alone, from the same seed and "
+        "split, in %; of r² in the share that it leaves unexplained. Maninis et al. 2019.",
         "chosen epoch": "The one with the best validation metric, of the main task or, without "
         "one, in the mean over tasks. The test images are looked at once, at that epoch.",
         "conflict": "Two tasks conflict in a batch where the cosine of their gradients with "
         "respect to the shared parameters is negative.",
-        "gain on": "Paired difference to the row of that name, over seeds, in the main task's "
-        "metric or else in Δm; from … to is its 95 % interval.",
+        "gain on": "Paired difference to the row of that name, over seeds: of the main task's "
+        "metric, more being better, or without a main task Δm over that row, in %; in brackets its "
+        "95 % interval.",
+        "mae, mse": "Of targets that were brought to mean 0 and s.d. 1 of the training images.",
     },
 )

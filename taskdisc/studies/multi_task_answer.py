@@ -1,5 +1,6 @@
 """What a comparison of ways to train several tasks says: its table, reading and plots."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,31 +20,50 @@ if TYPE_CHECKING:
     from taskdisc.studies.multi_task import ComparisonSettings
 
 SINGLE = "single-task"
-"""Names the row in which each task is trained alone."""
+"""Names the row in which each task is trained alone, with the backbone of the first row."""
 
 MOST_DRAWN = 8
 """Curves in one plot, so that they can be told apart."""
 
 
+def single_rows(settings: "ComparisonSettings") -> dict[str, str]:
+    """For each row the name of the single-task row that it is held against.
+
+    A single-task network has the backbone and the training of its row, so rows that differ in these
+    have single-task rows of their own.
+    """
+    names: dict[str, str] = {}
+    found = {}
+    for name, row in settings.rows.items():
+        key = json.dumps([row.backbone.model_dump(), row.training.model_dump()], sort_keys=True)
+        names.setdefault(key, f"{SINGLE} as '{name}'" if names else SINGLE)
+        found[name] = names[key]
+    return found
+
+
 class Rows:
-    """The records of a comparison, by row: metrics per seed and task, and Δm.
+    """The records of a comparison, by row: metrics per seed and task, and gains.
 
     Attributes:
-        names: Of the rows, in their order, the single-task row last.
+        names: Of the rows, in their order, those of single tasks last.
+        singles: Of them, those of single tasks.
         tasks: Names of all tasks.
         metrics: The metric of each task, by its name.
         values: Test metrics [n_seeds, n_tasks] by row; NaN of tasks that a row does not have.
-        gains: Δm [n_seeds] in % by row: the mean over tasks of the relative gain over single-task
-            training of the same seed, of metrics of which less is better the relative loss;
-            Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", eq. 4.
+        gains: Δm [n_seeds] in % over the row's single-task networks, by row.
+        differences: To the reference row, [n_seeds] by row, more being better: of the main task's
+            metric, or Δm in % where there is no main task.
+        compared: What the differences are of.
     """
 
     def __init__(self, settings: "ComparisonSettings", records: Sequence[Record]) -> None:
         self.tasks = list(settings.tasks)
+        self.reference = settings.reference or next(iter(settings.rows))
         self.records: dict[str, list[Record]] = {name: [] for name in settings.rows}
         for record in records:
             self.records.setdefault(record["row"], []).append(record)
         self.names = list(self.records)
+        self.singles = self.names[len(settings.rows) :]
         self.metrics: dict[str, str] = {}
         for record in records:
             self.metrics |= record["metrics"]
@@ -56,37 +76,47 @@ class Rows:
                     place = seeds.index(record["seed"]), self.tasks.index(task)
                     values[place] = np.nan if value is None else value
             self.values[name] = values
-        signs = [1 if METRICS[self.metrics[t]].higher_is_better else -1 for t in self.tasks]
-        self.gains = {}
-        single = self.values.get(SINGLE)
-        if single is not None:
-            for name, values in self.values.items():
-                with np.errstate(divide="ignore", invalid="ignore"):
-                    relative = 100 * np.array(signs) * (values - single) / np.abs(single)
-                relative[~np.isfinite(relative)] = np.nan
-                self.gains[name] = mean_and_sem(relative.T)[0]
+        single_of = single_rows(settings) if self.singles else {}
+        self.gains = {name: self.delta_m(name, single) for name, single in single_of.items()}
+        if settings.main is None:
+            self.compared = "Δm [%]"
+            self.differences = {name: self.delta_m(name, self.reference) for name in self.names}
+        else:
+            metric = self.metrics[settings.main]
+            self.compared = f"{metric} of {settings.main}"
+            sign = 1 if METRICS[metric].higher_is_better else -1
+            column = self.tasks.index(settings.main)
+            before = self.values[self.reference][:, column]
+            self.differences = {
+                name: sign * (values[:, column] - before) for name, values in self.values.items()
+            }
 
-    def compared(self, main: str | None) -> tuple[str, dict[str, np.ndarray]]:
-        """By what rows are compared [n_seeds], more being better, and what that is."""
-        if main is not None:
-            metric = METRICS[self.metrics[main]]
-            sign = 1 if metric.higher_is_better else -1
-            column = self.tasks.index(main)
-            values = {name: sign * values[:, column] for name, values in self.values.items()}
-            return f"{self.metrics[main]} of {main}", values
-        if self.gains:
-            return "Δm [%]", self.gains
-        means = {name: mean_and_sem(values.T)[0] for name, values in self.values.items()}
-        return "mean metric", means
+    def delta_m(self, name: str, reference: str) -> np.ndarray:
+        """Δm of a row over another, [n_seeds] in %: the mean relative gain over tasks both have.
+
+        Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", eq. 4; of metrics of
+        which less is better it is the relative loss. r² is taken as the share 1 − r² that is not
+        explained, for a ratio of shares near 0 says nothing.
+        """
+        relative = []
+        for task, new, old in zip(
+            self.tasks, self.values[name].T, self.values[reference].T, strict=True
+        ):
+            metric = self.metrics.get(task, "")
+            if metric == "r2":
+                new, old = 1 - new, 1 - old
+            sign = 1 if metric and METRICS[metric].higher_is_better and metric != "r2" else -1
+            with np.errstate(divide="ignore", invalid="ignore"):
+                gain = 100 * sign * (new - old) / np.abs(old)
+            relative.append(np.where(np.isfinite(gain), gain, np.nan))
+        return mean_and_sem(np.array(relative))[0]
 
 
 def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answer:
     """One line per row: metrics, Δm, and the paired difference to the reference row."""
     rows = Rows(settings, records)
-    reference = settings.reference or next(iter(settings.rows))
-    what, compared = rows.compared(settings.main)
-    table = [_line(rows, name, reference, compared) for name in rows.names]
-    plots = {"rows": _draw_rows(rows, reference, what, compared)}
+    table = [_line(rows, name) for name in rows.names]
+    plots = {"rows": _draw_rows(rows)}
     plots |= _draw_plane(rows)
     plots["epochs"] = _draw_epochs(rows)
     plots |= _draw_schedules(rows)
@@ -95,57 +125,54 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
     plots |= _draw_matrices(rows)
     return Answer(
         table,
-        _reading(rows, reference, what, compared),
+        _reading(rows, settings.main),
         plots,
         texts=_texts(rows),
-        summary=[_short(rows, line, reference, 2 if "%" in what else 4) for line in table],
+        summary=[_short(rows, line, 2 if settings.main is None else 4) for line in table],
         papers=_papers(settings),
     )
 
 
-def _line(rows: Rows, name: str, reference: str, compared: dict[str, np.ndarray]) -> dict[str, Any]:
+def _line(rows: Rows, name: str) -> dict[str, Any]:
     records = rows.records[name]
-    line: dict[str, Any] = {"row": name, "n_seeds": len({r["seed"] for r in records})}
+    n_seeds = len({record["seed"] for record in records})
+    line: dict[str, Any] = {"row": name, "n_seeds": n_seeds}
     mean, sem = mean_and_sem(rows.values[name])
     for i, task in enumerate(rows.tasks):
-        label = f"{task}: {rows.metrics[task]}"
+        label = f"{task}: {rows.metrics.get(task, 'not trained')}"
         line[label], line[f"{task}: s.e."] = _value(mean[i]), _value(sem[i])
     if rows.gains:
-        gain, gain_sem = mean_and_sem(rows.gains[name])
+        gain, gain_sem = mean_and_sem(rows.gains.get(name, np.array([np.nan])))
         line |= {"Δm [%]": _value(gain), "Δm s.e.": _value(gain_sem)}
-    difference = compared[name] - compared[reference]
+    difference = rows.differences[name]
     low, high = interval(difference)
-    line |= {
-        f"gain on {reference}": _value(mean_and_sem(difference)[0]),
+    return line | {
+        f"gain on {rows.reference}": _value(mean_and_sem(difference)[0]),
         "from": _value(low),
         "to": _value(high),
-        "epoch": float(np.mean([r["epoch"] for r in records])),
-        "parameters": sum(r["parameters"] for r in records) // line["n_seeds"],
-        "seconds": float(sum(r["seconds"] for r in records) / line["n_seeds"]),
+        "n_compared": int(np.isfinite(difference).sum()),
+        "epoch": float(np.mean([record["epoch"] for record in records])),
+        "parameters": sum(record["parameters"] for record in records) // n_seeds,
+        "seconds": float(sum(record["seconds"] for record in records) / n_seeds),
     }
-    return line
 
 
-def _short(rows: Rows, line: Mapping[str, Any], reference: str, places: int) -> dict[str, Any]:
+def _short(rows: Rows, line: Mapping[str, Any], places: int) -> dict[str, Any]:
     """A line of the table with means and errors in one column, to be read."""
     short = {"row": line["row"]}
     for task in rows.tasks:
-        label = f"{task}: {rows.metrics[task]}"
+        label = f"{task}: {rows.metrics.get(task, 'not trained')}"
         short[label] = _with_error(line[label], line[f"{task}: s.e."], 3)
     if rows.gains:
-        is_single = line["row"] == SINGLE  # 0 by definition
-        short["Δm [%]"] = None if is_single else _with_error(line["Δm [%]"], line["Δm s.e."], 2)
-    gain = line[f"gain on {reference}"]
-    if line["row"] == reference or gain is None:
-        short[f"gain on {reference} [95 %]"] = None
-    else:
+        short["Δm [%]"] = _with_error(line["Δm [%]"], line["Δm s.e."], 2)
+    gain, said = line[f"gain on {rows.reference}"], None
+    if line["row"] != rows.reference and gain is not None:
         ends = [] if line["from"] is None else [line["from"], line["to"]]
         inside = " to ".join(f"{end:+.{places}f}" for end in ends)
-        short[f"gain on {reference} [95 %]"] = f"{gain:+.{places}f}" + (
-            f" ({inside})" if inside else ""
-        )
+        said = f"{gain:+.{places}f}" + (f" ({inside})" if inside else "")
     return {
         **short,
+        f"gain on {rows.reference} [95 %]": said,
         "epoch": f"{line['epoch']:.0f}",
         "parameters": line["parameters"],
         "seconds": f"{line['seconds']:.1f}",
@@ -162,36 +189,43 @@ def _value(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarray]) -> str:
-    others = [name for name in rows.names if name not in (reference, SINGLE)]
-    n = len(next(iter(compared.values())))
-    mean = plus_minus(compared[reference], 2)
-    sentences = [f"Over {n} seed{'s' if n > 1 else ''}, {what} of '{reference}' is {mean}."]
+def _reading(rows: Rows, main: str | None) -> str:
+    reference = rows.reference
+    others = [name for name in rows.names if name != reference and name not in rows.singles]
+    n = len(rows.differences[reference])
+    sentences = [f"Over {n} seed{'s' if n > 1 else ''}:"]
+    if main is not None:
+        mean = plus_minus(rows.values[reference][:, rows.tasks.index(main)])
+        sentences.append(f"{rows.compared} of '{reference}' is {mean}.")
     better, worse = [], []
     for name in others:
-        difference = compared[name] - compared[reference]
+        difference = rows.differences[name]
         low, high = interval(difference)
-        said = f"'{name}' ({difference.mean():+.2f}, {low:+.2f} to {high:+.2f})"
+        places = 2 if main is None else 4
+        mean = f"{float(mean_and_sem(difference)[0]):+.{places}f}"
+        said = f"'{name}' ({mean}, {low:+.{places}f} to {high:+.{places}f})"
         if low > 0:
             better.append(said)
         elif high < 0:
             worse.append(said)
-    if better:
-        sentences.append(f"Better than it in a paired comparison: {', '.join(better)}.")
-    if worse:
-        sentences.append(f"Worse: {', '.join(worse)}.")
+    for word, said_of in (("better", better), ("worse", worse)):
+        if said_of:
+            sentences.append(
+                f"Paired with '{reference}', {word} in {rows.compared}: {', '.join(said_of)}."
+            )
     n_open = len(others) - len(better) - len(worse)
     if n_open and n > 1:
         sentences.append(
-            f"For {n_open} of the other {len(others)} rows these seeds leave open whether they are "
-            "better or worse."
+            f"For {n_open} of the {len(others)} rows beside '{reference}' these seeds leave open "
+            "whether they are better or worse."
         )
-    gains = {name: rows.gains[name] for name in rows.names if name != SINGLE and rows.gains}
-    if gains:
-        best = max(gains, key=lambda name: np.nan_to_num(gains[name].mean(), nan=-np.inf))
+    means = {name: float(mean_and_sem(gain)[0]) for name, gain in rows.gains.items()}
+    means = {name: mean for name, mean in means.items() if np.isfinite(mean)}
+    if means:
+        best = max(means, key=lambda name: means[name])
         sentences.append(
             f"Against single-task training the best is '{best}' with Δm = "
-            f"{plus_minus(gains[best], 2)} %."
+            f"{plus_minus(rows.gains[best], 2)} %."
         )
     sentences.append(
         "Intervals are 95 %, by Student's t over seeds; each row is looked at by itself."
@@ -201,15 +235,14 @@ def _reading(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarr
     return " ".join(sentences)
 
 
-def _draw_rows(rows: Rows, reference: str, what: str, compared: dict[str, np.ndarray]) -> Plot:
+def _draw_rows(rows: Rows) -> Plot:
     names = rows.names[::-1]
+    reference = rows.reference
     height = 1.2 + 0.3 * len(names)
     figure, grid = figure_of(1 + len(rows.tasks), width=3.2, height=height, columns=4)
-    panels = [
-        (f"gain on {reference}: {what}", {n: compared[n] - compared[reference] for n in names})
-    ]
+    panels = [(f"gain on {reference}: {rows.compared}", rows.differences)]
     panels += [
-        (f"{task}: {rows.metrics[task]}", {n: rows.values[n][:, i] for n in names})
+        (f"{task}: {rows.metrics.get(task, '')}", {n: rows.values[n][:, i] for n in names})
         for i, task in enumerate(rows.tasks)
     ]
     for panel, (axes, (title, values)) in enumerate(zip(grid, panels, strict=True)):
@@ -245,22 +278,22 @@ def _draw_plane(rows: Rows) -> dict[str, Plot]:
         errors = {"xerr": x_error, "yerr": y_error} if np.isfinite(x_error + y_error) else {}
         axes.errorbar(x, y, linestyle="", **errors)
         axes.annotate(name, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
-    labels = [f"{task}: {rows.metrics[task]}" for task in rows.tasks]
+    labels = [f"{task}: {rows.metrics.get(task, '')}" for task in rows.tasks]
     axes.set(xlabel=labels[0], ylabel=labels[1])
     return {"plane": Plot(figure, "One mark per row: means over seeds, bars ± s.e.")}
 
 
 def _draw_epochs(rows: Rows) -> Plot:
-    names = [name for name in rows.names if name != SINGLE][:MOST_DRAWN]
+    names = [name for name in rows.names if name not in rows.singles][:MOST_DRAWN]
     figure, grid = figure_of(len(rows.tasks), width=4.0, height=3.2, columns=3)
     for axes, task in zip(grid, rows.tasks, strict=True):
         for name in names:
             curves = _curves(rows.records[name], task, "validation_metrics")
             if len(curves):
                 band(axes, np.arange(1, curves.shape[1] + 1), curves, name, markersize=2)
-        axes.set(title=task, xlabel="epoch", ylabel=f"validation {rows.metrics[task]}")
+        axes.set(title=task, xlabel="epoch", ylabel=f"validation {rows.metrics.get(task, '')}")
     grid[0].legend(fontsize=7)
-    left = len(rows.names) - len(names) - (SINGLE in rows.names)
+    left = len(rows.names) - len(names) - len(rows.singles)
     more = f" The first {len(names)} rows of {len(names) + left}." if left else ""
     return Plot(figure, f"Bands: ± s.e. over seeds.{more}")
 
@@ -284,7 +317,7 @@ def _draw_schedules(rows: Rows) -> dict[str, Plot]:
         active = np.array(
             [[[t in e["active"] for t in range(len(names))] for e in r["epochs"]] for r in records]
         )
-        if name != SINGLE and not active.all():
+        if name not in rows.singles and not active.all():
             shares[name] = names, active.mean(axis=0).T
     if not shares:
         return {}
@@ -303,7 +336,7 @@ def _draw_weights(rows: Rows) -> dict[str, Plot]:
     """Task weights over epochs, for rows whose weights move."""
     moving = []
     for name in rows.names:
-        if name == SINGLE:
+        if name in rows.singles:
             continue
         curves = [_curves(rows.records[name], task, "weights") for task in rows.tasks]
         known = [c for c in curves if c.size and np.isfinite(c).any()]
@@ -329,12 +362,12 @@ def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
     curves = {
         name: np.array([[e["conflicts"] for e in r["epochs"]] for r in records], dtype=float)
         for name, records in rows.records.items()
-        if name != SINGLE
+        if name not in rows.singles
     }
     known = {name: c for name, c in curves.items() if np.isfinite(c).any()}
     if not known or len(rows.tasks) < 2:
         return {}
-    first = next(iter(known))
+    first = rows.reference if rows.reference in known else next(iter(known))
     figure, (left, right) = figure_of(2, width=5.0, height=3.6)
     for name, values in list(known.items())[:MOST_DRAWN]:
         band(left, np.arange(1, values.shape[1] + 1), values, name, markersize=2)

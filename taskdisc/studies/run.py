@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
@@ -294,11 +295,17 @@ def _measured(work: _Work, pool: Pool, progress: Progress) -> tuple[int, Record,
     if not row.keeps_files:
         record = row.measure(*arguments)
     elif work.folder is not None:
-        record = row.measure(*arguments, work.folder / FILES / str(work.number))
+        record = row.measure(*arguments, work.folder / FILES / _folder_name(work))
     else:
         with tempfile.TemporaryDirectory() as folder:
             record = row.measure(*arguments, Path(folder))
     return work.number, record, time.perf_counter() - start
+
+
+def _folder_name(work: _Work) -> str:
+    """A folder for the files of a cell, that says which it is: `3-upgrad-0`."""
+    words = "-".join(map(str, work.cell.values()))
+    return f"{work.number}-{re.sub(r'[^A-Za-z0-9]+', '-', words).strip('-')[:60]}"
 
 
 class _Within(Progress):
@@ -389,6 +396,10 @@ def write_study(path: Path) -> Answer:
 
 def _png(figure: Any) -> bytes:
     picture = io.BytesIO()
+    from matplotlib.text import Text
+
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)  # a name may hold a $
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
 

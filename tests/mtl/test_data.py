@@ -80,10 +80,22 @@ def test_labels_that_are_kept_are_even_over_classes(images: ImageSet) -> None:
     assert np.array_equal(few.labels[others], whole.labels[others])
 
 
+def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
+    split = split_of(len(images), 0.1, 0.1, 0)
+    (few,) = of(images, split, few={"kind": "regression", "of": "bright", "labelled": 30})
+    kept = few.labels[split.train][few.known[split.train]]
+    assert len(kept) == 30
+    assert kept.mean() == pytest.approx(0, abs=1e-5) and kept.std() == pytest.approx(1, abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
-        ({"kind": "classification", "of": "colour"}, "`target` must be a target of 'digits'"),
+        (
+            {"kind": "classification", "of": "colour"},
+            "`of` of task 't' must be a target of 'digits'",
+        ),
+        ({"kind": "multi-label", "of": "digit"}, "`of` of task 't' must be targets of two classes"),
         ({"kind": "binary", "of": "digit"}, "`positives` of task 't' must name the classes"),
         (
             {"kind": "binary", "of": "digit", "positives": ["eleven"]},

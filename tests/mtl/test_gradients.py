@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from taskdisc.errors import SettingError
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
@@ -67,11 +68,11 @@ def test_the_gramian_alone_agrees_and_leaves_the_graph() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["convnet", "resnet"])
-def test_batch_statistics_take_the_jacobian(backbone: str) -> None:
-    shared = gradients_of(network(backbone=backbone), "gramian")
-    assert not shared.gramian_alone
-    losses = losses_of(network(backbone=backbone))
-    assert losses.isfinite().all()
+def test_batch_statistics_take_the_jacobian(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="must be jacobian or auto for a network"):
+        gradients_of(network(backbone=backbone), "gramian")
+    monkeypatch.setattr("taskdisc.mtl.gradients.MOST_BYTES", 1000)
+    assert not gradients_of(network(backbone=backbone), "auto").gramian_alone
 
 
 def test_auto_takes_the_gramian_where_the_jacobian_is_too_large(

@@ -135,6 +135,26 @@ def test_a_metric_of_nothing_is_nan() -> None:
     assert math.isnan(Meter(made("binary", torch.full((3, 1), torch.nan), "", 1), CPU).value())
 
 
+def test_classes_that_do_not_occur_do_not_count() -> None:
+    meter = Meter(made("classification", torch.tensor([0]), "balanced-accuracy", 3), CPU)
+    found = torch.tensor([0, 0, 1, 2])
+    meter.update(torch.nn.functional.one_hot(found, 3).float(), torch.tensor([0, 0, 1, 1]))
+    assert meter.value() == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("metric", ["auc", "average-precision"])
+def test_labels_of_one_class_do_not_count(metric: str) -> None:
+    outputs = torch.tensor([[-1.0, 1.0], [2.0, 1.0]])
+    labels = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
+    meter = Meter(made("multi-label", labels, metric, 2), CPU)
+    meter.update(outputs, labels)
+    assert meter.value() == 1  # of the first column
+    for label in (0.0, 1.0):
+        alone = Meter(made("binary", labels[:, :1], metric, 1), CPU)
+        alone.update(outputs[:, :1], torch.full((2, 1), label))
+        assert math.isnan(alone.value())
+
+
 @each_kind
 def test_the_constant_prediction_is_the_best_that_sees_no_image(kind: str) -> None:
     _, labels = example(kind, 200)

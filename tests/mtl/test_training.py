@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training import SPLIT, finite, fit, images, module, moved, row, run, tasks
 
 from taskdisc.errors import ImageSetError, RunFailedError, RunFolderError, SettingError
+from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.data import Batches
 from taskdisc.mtl.module import ORDER, MultiTaskModule
 from taskdisc.mtl.tasks import Task
@@ -333,6 +334,33 @@ def test_a_killed_training_goes_on_to_the_same_result(name: str, tmp_path: Path)
     assert (again.history, again.test) == (resumed.history, resumed.test)
 
 
+@pytest.mark.parametrize("architecture", ["hard-sharing", "mtan", "ple", "label-reuse"])
+def test_frozen_stages_are_the_same_computed_once_or_in_every_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, architecture: str
+) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(make_backbone("convnet", (3, 16, 16), width=4).state_dict(), weights)
+    backbone = {"name": "convnet", "width": 4, "mode": "last", "weights": str(weights)}
+    settings = row({"epochs": 2}, backbone=backbone, architecture=architecture)
+    once = run(tmp_path / "once", settings)
+    monkeypatch.setattr("taskdisc.mtl.train.MOST_FEATURES", 0)
+    every = run(tmp_path / "every", settings)
+    assert once.n_parameters == every.n_parameters
+    for first, second in zip(once.history, every.history, strict=True):
+        assert first["losses"] == pytest.approx(second["losses"], rel=1e-4)
+    saved = torch.load(tmp_path / "every" / BEST, weights_only=True)["state_dict"]
+    assert sum(v.numel() for n, v in saved.items() if n.startswith("network.")) < 6000
+
+
+def test_an_architecture_without_a_stage_to_train_is_refused(tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    torch.save(make_backbone("lenet", (3, 16, 16)).state_dict(), weights)
+    backbone = {"name": "lenet", "mode": "fixed", "weights": str(weights)}
+    assert module(row(backbone=backbone)).network.heads
+    with pytest.raises(SettingError, match="architecture 'mtan' must have a stage of the backbone"):
+        module(row(backbone=backbone, architecture="mtan"))
+
+
 # ---- what goes wrong -----------------------------------------------------------------------
 
 
@@ -352,7 +380,9 @@ def test_labels_that_are_no_numbers_name_task_step_and_epoch(tmp_path: Path) -> 
 def test_what_a_weighting_cannot_solve_is_told(tmp_path: Path, name: str) -> None:
     of = tasks()
     of[2] = replace(of[2], labels=np.full_like(of[2].labels, 1e30))
-    with pytest.raises(RunFailedError, match="must be .* numbers?, got NaN or infinity .* epoch 1"):
+    with pytest.raises(
+        RunFailedError, match=r"must be .* numbers?, got NaN or infinity .* epoch 1"
+    ):
         run(tmp_path / "run", row(weighting=name), of)
 
 

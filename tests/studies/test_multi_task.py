@@ -89,11 +89,21 @@ def test_single_tasks_are_trained_alone_and_plainly() -> None:
     assert [task.name for task in beside.tasks][beside.main or 0] == "parity"
 
 
+ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"rows": {}}, "`rows` must have at least 1 entry, got 0"),
-        ({"rows": {SINGLE: {}}}, "`rows` must have other names than 'single-task'"),
+        ({"rows": {SINGLE: {}}}, "`rows` must have names that do not begin with 'single-task'"),
+        (
+            {"main": "digit", "rows": {"a": {"tasks": ["parity"]}}},
+            "`rows.a.tasks` must have the main task 'digit', by which rows are compared",
+        ),
+        ({"rows": {"a": {"tasks": ["parity", "parity"]}}}, "every task once, got 'parity' twice"),
+        ({"test_split": "train"}, "`test_split` must be a split without the images of 'train'"),
+        ({"test_split": "all"}, "`test_split` must be a split without the images of 'train'"),
         ({"rows": {"a": {"tasks": ["digits"]}}}, "`rows.a.tasks` must be names of tasks"),
         ({"main": "digits"}, "`main` must be the name of a task, got 'digits'; did you mean"),
         ({"reference": "x"}, "`reference` must be the name of a row, got 'x'"),
@@ -109,6 +119,10 @@ def test_single_tasks_are_trained_alone_and_plainly() -> None:
         ({"tasks": {"a": {"of": "digit"}}}, "`tasks.a.kind` must be given, got nothing"),
         ({"side": 8}, "images must be at least 16 x 16 pixels for backbone 'lenet'"),
         ({"test_split": "test"}, "`split` must be train or all for 'digits'"),
+        (
+            {"images": {"n_images": 30}, "seeds": 12, "tasks": {"one": ONE}, "rows": {"a": {}}},
+            "task 'one' must have at least two classes among its training images",
+        ),
     ],
 )
 def test_comparisons_that_cannot_be(values: dict[str, Any], message: str) -> None:
@@ -168,26 +182,81 @@ def test_delta_m_is_the_mean_relative_gain_and_errors_count_backwards() -> None:
     rows = Rows(settings_of(**TWO), records((0.6, 1.0)))
     np.testing.assert_allclose(rows.gains["second"], (20 + 50) / 2)
     np.testing.assert_allclose(rows.gains["first"], 0)
-    np.testing.assert_allclose(rows.gains[SINGLE], 0)
+    assert set(rows.gains) == {"first", "second"}
 
 
 def test_an_answer_says_which_rows_differ() -> None:
     settings = settings_of(**TWO)
     better = answer_of(settings, records((0.6, 1.0)))
-    assert "Better than it in a paired comparison: 'second' (+35.00" in better.reading
+    assert "Paired with 'first', better in Δm [%]: 'second' (+35.00" in better.reading
     worse = answer_of(settings, records((0.4, 2.0)))
-    assert "Worse: 'second' (-10.00" in worse.reading
+    assert "worse in Δm [%]: 'second' (-10.00" in worse.reading
     assert [line["row"] for line in worse.table] == ["first", "second", SINGLE]
     assert worse.table[1]["gain on first"] == pytest.approx(-10)
     assert set(better.papers) == {"hard-sharing", "lenet", "equal", "uncertainty"}
     assert {"rows", "plane", "epochs", "conflicts", "learned"} <= set(better.plots)
 
 
+def test_rows_are_compared_over_the_tasks_that_both_have() -> None:
+    settings = settings_of(**TWO)
+    few = [
+        r if r["row"] != "second" else record("second", r["seed"], b=2.0) for r in records((1, 1))
+    ]
+    rows = Rows(settings, few)
+    np.testing.assert_allclose(rows.differences["second"], 0)
+    np.testing.assert_allclose(rows.gains["second"], 0)
+
+
+def test_one_metric_that_is_missing_in_one_seed_is_left_out_there() -> None:
+    found = records((0.6, 1.0))
+    found[5]["test"]["a"] = found[5]["test"]["b"] = None  # the second row of the second seed
+    answer = answer_of(settings_of(**TWO), found)
+    assert "nan" not in answer.reading and "'second' with Δm = 35.00" in answer.reading
+    assert [line["n_compared"] for line in answer.table[:2]] == [2, 1]
+
+
+def test_explained_variance_is_compared_by_what_is_left() -> None:
+    settings = settings_of(
+        tasks={"a": {"kind": "regression", "of": "bright"}}, rows={"first": {}, "second": {}}
+    )
+    found = [record("first", 0, a=0.9), record("second", 0, a=0.95), record(SINGLE, 0, a=0.0)]
+    for line in found:
+        line["metrics"] = {"a": "r2"}
+    rows = Rows(settings, found)
+    np.testing.assert_allclose(rows.gains["first"], 90)
+    np.testing.assert_allclose(rows.differences["second"], 50)
+
+
+def test_rows_of_another_backbone_have_single_tasks_of_their_own() -> None:
+    settings = settings_of(
+        **{
+            **SMALL,
+            "tasks": {"a": {**ONE, "weight": 0}, "b": ONE},
+            "rows": {"x": {}, "y": {"backbone": "convnet"}, "z": {"backbone": "convnet"}},
+            "seeds": 1,
+        }
+    )
+    alone = [(cell["row"], cell["task"]) for cell in cells(settings) if "task" in cell]
+    other = "single-task as 'y'"
+    assert alone == [(SINGLE, "a"), (SINGLE, "b"), (other, "a"), (other, "b")]
+    work = work_of(settings, {"row": other, "task": "a", "seed": 0})
+    assert work.row.backbone.name == "convnet" and work.tasks[0].weight == 1
+
+
+def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
+    values = {**SMALL, "rows": {r"a $\foo$ <b>": {}}, "seeds": 1, "single_tasks": False}
+    folder = new_study("mtl", settings_of(**values), tmp_path / "run", Pool(1, "cpu"), Progress())
+    run_study(folder, Pool(1, "cpu"), Progress())
+    folder.close()
+    assert "<b>" not in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_rows_are_compared_by_the_main_task_where_there_is_one() -> None:
     settings = settings_of(**TWO, main="b")
     answer = answer_of(settings, records((0.9, 3.0)))
     assert answer.table[1]["gain on first"] == pytest.approx(-1)  # an error that grew
-    assert "Worse: 'second'" in answer.reading
+    assert "mae of b of 'first' is 2.000" in answer.reading
+    assert "worse in mae of b: 'second' (-1.0000" in answer.reading
 
 
 def test_a_metric_that_could_not_be_measured_is_left_out() -> None:
@@ -208,7 +277,7 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     again = study("mtl", jobs=2, **{**SMALL, "seeds": 1})
     assert timeless(again.table) == timeless(answer.table)
     assert write_study(tmp_path / "run").table == answer.table
-    files = {path.name for path in (tmp_path / "run" / "cells" / "0").iterdir()}
+    files = {path.name for path in (tmp_path / "run" / "cells" / "0-equal-0").iterdir()}
     assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Jacobian Descent for Multi-Objective Optimization" in page and "Δm" in page

@@ -18,10 +18,12 @@ class Plan:
     Attributes:
         backbone: Makes one backbone; every call draws other initial weights.
         n_outputs: Of each task's head, at least 1.
+        kinds: Of the tasks, keys of `KINDS`.
     """
 
     backbone: Callable[[], Backbone]
     n_outputs: tuple[int, ...]
+    kinds: tuple[str, ...]
 
     @property
     def n_tasks(self) -> int:

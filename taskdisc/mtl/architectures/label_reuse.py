@@ -1,6 +1,7 @@
 """One task's output as an input of the others."""
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -10,13 +11,22 @@ from taskdisc.errors import SettingError
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, Plan, linear_heads
 from taskdisc.mtl.backbones.base import Backbone
 
+PREDICTED: dict[str, Callable[[Tensor], Tensor]] = {
+    "classification": lambda outputs: torch.softmax(outputs, 1),
+    "binary": torch.sigmoid,
+    "multi-label": torch.sigmoid,
+    "regression": lambda outputs: outputs,
+}
+"""What outputs of a task say of an image, by the task's kind."""
+
 
 class LabelReuse(MultiTaskNetwork):
     """Every other task reads the giver's predicted label beside the convolutional features.
 
-    The giver's output goes through a softmax, or through a sigmoid where it is a single number,
-    and is concatenated to what the first linear layer after the convolutions takes. That is the
-    first one of the fully connected stages, or the head where the backbone has no such stages.
+    The giver's output goes through a softmax if it is of classes, through a sigmoid if it is yes or
+    no, and is taken as it is if it is a number. It is concatenated to what the first linear layer
+    after the convolutions takes: that of the fully connected stages, or the head where the
+    backbone has no such stages.
     Fully connected stages and heads are each task's own.
 
     Args:
@@ -33,6 +43,7 @@ class LabelReuse(MultiTaskNetwork):
     def __init__(self, plan: Plan, giver: int, convolutions: str, detach: bool) -> None:
         super().__init__()
         self.giver = giver
+        self.predicted = PREDICTED[plan.kinds[giver]]
         self.detach = detach
         backbones = [plan.backbone() for _ in plan.n_outputs]
         n = backbones[0].n_convolutional
@@ -54,7 +65,7 @@ class LabelReuse(MultiTaskNetwork):
         features = [convolutions(images) for convolutions in self.convolutions]
         features *= len(self.heads) // len(features)
         given = self.heads[self.giver](self.tops[self.giver](features[self.giver]))
-        label = torch.softmax(given, 1) if given.shape[1] > 1 else torch.sigmoid(given)
+        label = self.predicted(given)
         if self.detach:
             label = label.detach()
         return [

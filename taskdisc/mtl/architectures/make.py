@@ -18,6 +18,7 @@ def make_network(
     backbone: "Callable[[], Backbone]",
     n_outputs: Sequence[int],
     seed: int = 0,
+    kinds: Sequence[str] = (),
     **settings: Any,
 ) -> "MultiTaskNetwork":
     """A network of that architecture.
@@ -27,21 +28,33 @@ def make_network(
         backbone: Makes one backbone per call, as `make_backbone` does.
         n_outputs: Of each task's head.
         seed: From which the initial weights follow.
+        kinds: Of the tasks, keys of `KINDS`; by default one output is binary, several are classes.
         settings: Of the architecture; the others have their defaults.
 
     Raises:
-        SettingError: an unknown name or setting, a value that breaks its rule, or too few tasks.
+        SettingError: an unknown name or setting, a value that breaks its rule, too few tasks, or a
+            backbone of which no stage is trained, where the architecture needs one.
     """
     import torch
 
     from taskdisc.mtl.architectures.base import Plan
 
     row = checked(name, len(n_outputs), settings)
+    known = tuple(kinds) or tuple("classification" if n > 1 else "binary" for n in n_outputs)
+
+    def with_stages() -> "Backbone":
+        made = backbone()
+        if row.needs_stages and not len(made.stages):
+            raise SettingError(
+                f"architecture '{name}' must have a stage of the backbone to train, got none; set "
+                "`mode` to last or whole, or `hidden` to the width of a further layer."
+            )
+        return made
+
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return row.make(
-            Plan(backbone, tuple(n_outputs)), **values_of(row.settings, settings, len(n_outputs))
-        )
+        plan = Plan(with_stages, tuple(n_outputs), known)
+        return row.make(plan, **values_of(row.settings, settings, len(n_outputs)))
 
 
 def checked(name: str, n_tasks: int, settings: Mapping[str, Any]) -> Row:

@@ -22,6 +22,7 @@ class Row:
         rule: `module:Class` within this package.
         settings: Its settings by name.
         least_tasks: How few tasks it takes.
+        needs_stages: Whether it needs a stage of the backbone that is trained.
     """
 
     summary: str
@@ -29,6 +30,7 @@ class Row:
     rule: str
     settings: Mapping[str, Setting] = field(default_factory=dict)
     least_tasks: int = 1
+    needs_stages: bool = True
 
     @property
     def make(self) -> "Callable[..., MultiTaskNetwork]":

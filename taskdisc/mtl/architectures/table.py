@@ -13,12 +13,18 @@ TANG = Paper(
 )
 
 ARCHITECTURES: dict[str, Row] = {
-    "independent": Row("a network of its own for each task", None, "independent:Independent"),
+    "independent": Row(
+        "a network of its own for each task",
+        None,
+        "independent:Independent",
+        needs_stages=False,
+    ),
     "hard-sharing": Row(
         "one backbone for all tasks, a head for each",
         Paper("Caruana", 1997, "Multitask Learning", "https://doi.org/10.1023/A:1007379606734"),
         "hard_sharing:HardSharing",
         settings={"fully_connected": Choice("shared", ("shared", "own"))},
+        needs_stages=False,
     ),
     "label-reuse": Row(
         "one task's output as an input of the fully connected part of the others",
