@@ -3,13 +3,16 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
+from taskdisc.errors import RunFailedError, SettingError, TaskdiscError, did_you_mean
 from taskdisc.pool import interruptible
+
+if TYPE_CHECKING:
+    from taskdisc.methods import Method
 
 MOST_PRINTED = 100
 """Rows of a study's table that are printed; all are in its file."""
@@ -454,14 +457,27 @@ def _run_study(
 
 
 @app.command()
-def methods(as_json: AsJson = False) -> None:
+def methods(
+    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
+    as_json: AsJson = False,
+) -> None:
     """List all that can be chosen by name: weightings, architectures, proposers, studies, …"""
     from taskdisc.methods import as_values
     from taskdisc.methods import methods as all_methods
 
     listed = all_methods()
+    if name is not None:
+        listed = {k: [row for row in rows if row.name == name] for k, rows in listed.items()}
+        listed = {kind: rows for kind, rows in listed.items() if rows}
+        if not listed:
+            names = [row.name for rows in all_methods().values() for row in rows]
+            raise SettingError(f"no method is named {name!r}; {did_you_mean(name, names)}")
     if as_json:
         print(json.dumps(as_values(listed), indent=2))
+        return
+    if name is not None:
+        for kind, rows in listed.items():
+            _print_method(kind, rows[0])
         return
     for kind, rows in listed.items():
         print(kind.replace("_", " "))
@@ -471,10 +487,6 @@ def methods(as_json: AsJson = False) -> None:
                     "name": row.name,
                     "what": row.summary,
                     "needs": row.needs,
-                    "settings": ", ".join(
-                        f"{name}={_default(setting['default'])}"
-                        for name, setting in row.settings.items()
-                    ),
                     "from": f"{row.paper.authors} {row.paper.year}" if row.paper else "",
                 }
                 for row in rows
@@ -721,6 +733,22 @@ def _cell(value: Any) -> str:
     from taskdisc.report.plots import cell_text
 
     return escape(cell_text(value).replace("−", "-"))  # what a pipe reads wants a plain minus
+
+
+def _print_method(kind: str, row: "Method") -> None:
+    print(f"{row.name} ({kind.replace('_', ' ')}): {row.summary}")
+    if row.needs:
+        print(f"needs: {row.needs}")
+    if row.paper is not None:
+        print(f"from: {row.paper.authors} {row.paper.year}, {row.paper.title}, {row.paper.url}")
+    if row.settings:
+        rows = row.settings.items()
+        _print_table(
+            [
+                {"setting": key, "default": _default(s["default"]), "must be": s["rule"]}
+                for key, s in rows
+            ]
+        )
 
 
 def _default(value: Any) -> str:

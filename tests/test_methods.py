@@ -78,7 +78,11 @@ def test_the_command_prints_json() -> None:
     printed = json.loads(run("--json"))
     assert printed == as_values(methods())
     mgda = next(row for row in printed["weightings"] if row["name"] == "mgda")
-    assert list(mgda) == ["name", "summary", "paper", "needs"]
+    assert list(mgda) == ["name", "summary", "paper", "needs", "settings"]
+    assert mgda["settings"]["max_iters"] == {
+        "default": 100,
+        "rule": "a whole number of at least 1",
+    }
     assert list(mgda["paper"]) == ["authors", "year", "title", "url"]
     assert printed["scorers"][-1]["paper"] is None
 
@@ -90,6 +94,12 @@ def test_the_command_prints_a_table_for_each_kind() -> None:
     ]
     (line,) = (line for line in lines if line.split()[:1] == ["famo"])
     assert "all losses fall at one rate" in line and "Liu et al. 2023" in line
+
+
+def test_the_command_tells_of_one_method() -> None:
+    told = run("cross-stitch")
+    assert "Misra et al." in told and "self_weight" in told and "0.9" in told
+    assert "random (weightings)" in run("random") and "random (proposers)" in run("random")
 
 
 def test_listing_imports_no_torch() -> None:

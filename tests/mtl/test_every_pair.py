@@ -56,7 +56,8 @@ def test_every_schedule_trains_with_each_kind_of_weighting(schedule: str, weight
         assert None not in record["validation_losses"]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# The masks of mtan have batch statistics, of which the Gramian alone is refused.
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "mtan"])
 def test_the_gramian_alone_bears_dropped_tasks(architecture: str) -> None:
     training = {"batch": 16, "epochs": 5, "gradients": "gramian"}
     method = GROWING if architecture == "adaptive-sharing" else architecture
