@@ -35,6 +35,7 @@ CELLS = "cells.jsonl"
 FILES = "cells"
 TABLE = "table.csv"
 READING = "reading.txt"
+SUMMARY = "table.md"
 
 
 class StudyFolder:
@@ -367,7 +368,7 @@ def progress_of(path: Path) -> tuple[int, int, Settings]:
 
 
 def write_study(path: Path) -> Answer:
-    """Write `table.csv`, `reading.txt`, plots, arrays and page of a study whose cells are measured.
+    """Write tables, `reading.txt`, plots, arrays and page of a study whose cells are measured.
 
     Raises:
         RunFolderError: as `finished_study`.
@@ -383,6 +384,8 @@ def write_study(path: Path) -> Answer:
         for name, arrays in done.answer.arrays.items():
             write_npz(path / f"{name}.npz", arrays)
         write_atomic(path / READING, done.answer.reading + "\n")
+        if done.answer.summary:
+            write_atomic(path / SUMMARY, _markdown(done.answer.summary))
         write_atomic(path / REPORT, render_study(path, done, pictures))
         # Last, because its presence is what makes a study finished.
         write_atomic(path / TABLE, _csv(done.answer.table))
@@ -402,6 +405,17 @@ def _png(figure: Any) -> bytes:
         text.set_parse_math(False)  # a name may hold a $
     figure.savefig(picture, format="png", dpi=150)
     return picture.getvalue()
+
+
+def _markdown(table: list[dict[str, Any]]) -> str:
+    from taskdisc.report.plots import cell_text
+
+    def line(values: Iterable[Any]) -> str:
+        cells = [cell_text(value).replace("|", "\\|") for value in values]
+        return f"| {' | '.join(cells)} |\n"
+
+    rule = "|" + "---|" * len(table[0]) + "\n"
+    return line(table[0]) + rule + "".join(line(row.values()) for row in table)
 
 
 def _csv(table: list[dict[str, Any]]) -> str:

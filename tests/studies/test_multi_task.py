@@ -279,6 +279,8 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     assert write_study(tmp_path / "run").table == answer.table
     files = {path.name for path in (tmp_path / "run" / "cells" / "0-equal-0").iterdir()}
     assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
+    lines = (tmp_path / "run" / "table.md").read_text().splitlines()
+    assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 2 + len(answer.table)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Jacobian Descent for Multi-Objective Optimization" in page and "Δm" in page
     reopened = open_study(tmp_path / "run", Progress())
