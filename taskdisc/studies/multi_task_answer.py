@@ -256,6 +256,7 @@ def _draw_rows(rows: Rows) -> Plot:
                     capsize=3, markersize=4,
                 )  # fmt: skip
         axes.set_title(title, fontsize=9)
+        axes.set_ylim(-0.7, len(names) - 0.3)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=8)
         if panel == 0:
