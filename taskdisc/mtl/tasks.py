@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.mtl.kinds import KINDS, METRICS
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Task:
         weight: By which its loss is multiplied before any weighting, at least 0.
         head_lr: By which the learning rate of its head is multiplied, above 0.
         metric: A key of `METRICS` that its kind takes.
+
+    Raises:
+        SettingError: an unknown kind, or labels that do not fit it or its head.
     """
 
     name: str
@@ -39,6 +43,35 @@ class Task:
     weight: float = 1.0
     head_lr: float = 1.0
     metric: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise SettingError(
+                f"`kind` of task '{self.name}' must be a known one, got {self.kind!r}; "
+                f"{did_you_mean(self.kind, KINDS)}"
+            )
+        labels, n = self.labels, self.n_outputs
+        got = f"{labels.dtype} {list(labels.shape)}"
+        if self.kind == "classification":
+            fits = labels.ndim == 1 and labels.dtype == np.int64
+            rule = "int64 [n_images]"
+        else:
+            fits = labels.ndim == 2 and labels.shape[1] == n and labels.dtype == np.float32
+            rule = f"float32 [n_images, {n}], a column for each output of its head"
+        if not fits:
+            raise SettingError(f"`labels` of task '{self.name}' must be {rule}, got {got}.")
+        if self.kind == "classification" and labels.max(initial=-1) >= n:
+            raise SettingError(
+                f"`n_outputs` of task '{self.name}' must be above its highest class number, for "
+                f"every class has an output of the head, got {n} outputs and class {labels.max()}."
+            )
+        if self.kind in ("binary", "multi-label"):
+            others = np.setdiff1d(labels[~np.isnan(labels)], [0, 1])
+            if len(others):
+                raise SettingError(
+                    f"`labels` of task '{self.name}' must be 0, 1 or, where unknown, NaN, got "
+                    f"{others[0]:g}."
+                )
 
     @property
     def known(self) -> np.ndarray:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from taskdisc.errors import SettingError
 from taskdisc.mtl.kinds import KINDS, METRICS
 from taskdisc.mtl.tasks import (
     Meter,
@@ -175,8 +176,35 @@ def test_scores_of_errors_are_the_share_that_is_explained() -> None:
     assert constant == pytest.approx(8 / 3)
     assert score_of(task, constant, constant) == 0
     assert score_of(task, 0.0, constant) == 1
-    assert score_of(made("binary", labels, "auc", 1), 0.7, 0.5) == 0.7
+    assert score_of(made("binary", labels.clamp(0, 1), "auc", 1), 0.7, 0.5) == 0.7
 
 
 def test_every_metric_is_one_of_some_kind() -> None:
     assert {metric for row in KINDS.values() for metric in row.metrics} == set(METRICS)
+
+
+CLASSES = np.array([0, 2, -1])
+COLUMN = np.array([[0.0], [1.0], [np.nan]], dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "n_outputs", "message"),
+    [
+        ("clasification", CLASSES, 3, "did you mean 'classification'"),
+        (
+            "classification",
+            CLASSES,
+            2,
+            "above its highest class number.* 2 outputs and class 2",
+        ),
+        ("classification", COLUMN, 1, r"must be int64 \[n_images\], got float32 \[3, 1\]"),
+        ("binary", COLUMN, 2, r"float32 \[n_images, 2\], a column for each output of its head"),
+        ("binary", COLUMN * 2, 1, "must be 0, 1 or, where unknown, NaN, got 2"),
+        ("regression", CLASSES, 1, "must be float32"),
+    ],
+)
+def test_labels_that_do_not_fit_a_head(
+    kind: str, labels: np.ndarray, n_outputs: int, message: str
+) -> None:
+    with pytest.raises(SettingError, match=message):
+        Task("t", kind, labels, n_outputs)
