@@ -1,10 +1,11 @@
 """Writing files so that a reader never sees half of one, whatever kills the writer."""
 
+import csv
 import io
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,16 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     content = io.BytesIO()
     np.savez_compressed(content, **arrays)  # type: ignore[arg-type]
     write_atomic(path, content.getvalue())
+
+
+def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines as CSV below their names; a line that lacks some of them has nothing there."""
+    text = io.StringIO()
+    names = list(dict.fromkeys(name for line in lines for name in line))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def _umask() -> int:

@@ -1,7 +1,5 @@
 """What weightings cost per step of training, in time and memory, against plain training."""
 
-import csv
-import io
 import math
 import os
 import platform
@@ -18,6 +16,7 @@ from pydantic import Field, field_validator
 
 from taskdisc.config import Settings
 from taskdisc.errors import SettingError, TaskdiscError, did_you_mean
+from taskdisc.files import csv_text
 from taskdisc.images import ImageSet, load_images
 from taskdisc.mtl.backbones.make import checked as check_backbone
 from taskdisc.mtl.config import Method, RowSettings, TrainingSettings
@@ -177,12 +176,7 @@ def machine(device: str) -> str:
 
 def as_csv(costs: Sequence[Cost]) -> str:
     """A line per cost, below one with the names of what it holds."""
-    records = [cost.as_record() for cost in costs]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(records)
-    return text.getvalue()
+    return csv_text([cost.as_record() for cost in costs])
 
 
 def _weightings(

@@ -1,7 +1,5 @@
 """Training one network on several tasks, from its settings to its result."""
 
-import csv
-import io
 import json
 import logging
 import signal
@@ -17,7 +15,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 
 from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.files import write_atomic
+from taskdisc.files import csv_text, write_atomic
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
@@ -186,15 +184,7 @@ class _Saving(Checkpoint):
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
             names = [task.name for task in pl_module.tasks]
-            write_atomic(self.folder / EPOCHS, _csv([flat_record(r, names) for r in history]))
-
-
-def _csv(lines: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for line in lines for name in line)))
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
+            write_atomic(self.folder / EPOCHS, csv_text([flat_record(r, names) for r in history]))
 
 
 def module_of(

@@ -1,6 +1,5 @@
 """Running a study: its cells over the pool, each journalled, and the files of its answer."""
 
-import csv
 import io
 import json
 import re
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
-from taskdisc.files import write_atomic, write_npz
+from taskdisc.files import csv_text, write_atomic, write_npz
 from taskdisc.folder import (
     CONFIG,
     REPORT,
@@ -388,7 +387,7 @@ def write_study(path: Path) -> Answer:
             write_atomic(path / SUMMARY, _markdown(done.answer.summary))
         write_atomic(path / REPORT, render_study(path, done, pictures))
         # Last, because its presence is what makes a study finished.
-        write_atomic(path / TABLE, _csv(done.answer.table))
+        write_atomic(path / TABLE, csv_text(done.answer.table))
     except OSError as error:
         raise RunFailedError(
             f"the answer cannot be written to '{path}' ({error.strerror}); all cells are kept: "
@@ -416,11 +415,3 @@ def _markdown(table: list[dict[str, Any]]) -> str:
 
     rule = "|" + "---|" * len(table[0]) + "\n"
     return line(table[0]) + rule + "".join(line(row.values()) for row in table)
-
-
-def _csv(table: list[dict[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(table)
-    return text.getvalue()
