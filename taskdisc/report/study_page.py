@@ -82,6 +82,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         settings=flat(study.settings.model_dump(mode="json")),
         environment=flat({k: v for k, v in environment.items() if k not in ("schema", "made_by")}),
         command=command,
+        tables=[f"{name}.csv" for name in answer.tables],
         made_by=command_of(study.name),
         again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
         texts=answer.texts,

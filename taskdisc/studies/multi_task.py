@@ -197,9 +197,9 @@ def images_of(
             f"`test_split` must be a split without the images of '{settings.split}', which train, "
             f"got {test_split!r}; name another, or leave it out for a share to be the test."
         )
-    if any(value is not None for value in drawn):
+    if any(value is not None for value in (*drawn[:2], drawn[3])):
         raise SettingError(
-            "`test_split` must be left out where only some images are drawn, got "
+            "`test_split` must be left out where images are drawn by class, got "
             f"{test_split!r}; a share of them is the test then."
         )
     tested = source_of(settings.model_copy(update={"split": test_split}))

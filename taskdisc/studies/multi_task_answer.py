@@ -95,8 +95,9 @@ class Rows:
         """Δm of a row over another, [n_seeds] in %: the mean relative gain over tasks both have.
 
         Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", eq. 4; of metrics of
-        which less is better it is the relative loss. r² is taken as the share 1 − r² that is not
-        explained, for a ratio of shares near 0 says nothing.
+        which less is better it is the relative loss. Gains are relative to the reference's mean
+        over seeds, so that their mean is that of the mean metrics and no seed near 0 decides it.
+        r² is taken as the share 1 − r² that is not explained.
         """
         relative = []
         for task, new, old in zip(
@@ -106,9 +107,12 @@ class Rows:
             if metric == "r2":
                 new, old = 1 - new, 1 - old
             sign = 1 if metric and METRICS[metric].higher_is_better and metric != "r2" else -1
-            with np.errstate(divide="ignore", invalid="ignore"):
-                gain = 100 * sign * (new - old) / np.abs(old)
-            relative.append(np.where(np.isfinite(gain), gain, np.nan))
+            both = np.isfinite(new) & np.isfinite(old)
+            before = np.abs(old[both].mean()) if both.any() else 0.0
+            gain = np.full(len(new), np.nan)
+            if before > 0:
+                gain[both] = 100 * sign * (new - old)[both] / before
+            relative.append(gain)
         return mean_and_sem(np.array(relative))[0]
 
 
@@ -130,7 +134,45 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
         texts=_texts(rows),
         summary=[_short(rows, line, 2 if settings.main is None else 4) for line in table],
         papers=_papers(settings),
+        tables={"seeds": _seeds(records), "epochs": _epochs(records)},
     )
+
+
+def _seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A line per training and task: its test metric at the chosen epoch."""
+    return [
+        {
+            "row": record["row"],
+            "seed": record["seed"],
+            "task": task,
+            "metric": record["metrics"][task],
+            "value": value,
+            "epoch": record["epoch"],
+        }
+        for record in records
+        for task, value in record["test"].items()
+    ]
+
+
+def _epochs(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """A line per training, epoch and task."""
+    return [
+        {
+            "row": record["row"],
+            "seed": record["seed"],
+            "epoch": epoch["epoch"],
+            "task": task,
+            "active": int(i in epoch["active"]),
+            "train_loss": epoch["losses"][i],
+            "weight": epoch["weights"][i],
+            "validation_loss": epoch["validation_losses"][i],
+            "validation_metric": epoch["validation_metrics"][i],
+            "conflicts": epoch["conflicts"],
+        }
+        for record in records
+        for epoch in record["epochs"]
+        for i, task in enumerate(record["test"])
+    ]
 
 
 def _line(rows: Rows, name: str) -> dict[str, Any]:
@@ -172,7 +214,7 @@ def _short(rows: Rows, line: Mapping[str, Any], places: int) -> dict[str, Any]:
         said = f"{gain:+.{places}f}" + (f" ({inside})" if inside else "")
     return {
         **short,
-        f"gain on {rows.reference} [95 %]": said,
+        f"gain on {rows.reference}: {rows.compared} [95 %]": said,
         "epoch": f"{line['epoch']:.0f}",
         "parameters": line["parameters"],
         "seconds": f"{line['seconds']:.1f}",
@@ -197,9 +239,12 @@ def _reading(rows: Rows, main: str | None) -> str:
     if main is not None:
         mean = plus_minus(rows.values[reference][:, rows.tasks.index(main)])
         sentences.append(f"{rows.compared} of '{reference}' is {mean}.")
-    better, worse = [], []
+    better, worse, same = [], [], []
     for name in others:
         difference = rows.differences[name]
+        if not difference.any():
+            same.append(f"'{name}'")
+            continue
         low, high = interval(difference)
         places = 2 if main is None else 4
         mean = f"{float(mean_and_sem(difference)[0]):+.{places}f}"
@@ -213,19 +258,24 @@ def _reading(rows: Rows, main: str | None) -> str:
             sentences.append(
                 f"Paired with '{reference}', {word} in {rows.compared}: {', '.join(said_of)}."
             )
-    n_open = len(others) - len(better) - len(worse)
+    if same:
+        sentences.append(f"The same in every seed as '{reference}': {', '.join(same)}.")
+    n_open = len(others) - len(better) - len(worse) - len(same)
     if n_open and n > 1:
         sentences.append(
             f"For {n_open} of the {len(others)} rows beside '{reference}' these seeds leave open "
             "whether they are better or worse."
         )
     means = {name: float(mean_and_sem(gain)[0]) for name, gain in rows.gains.items()}
-    means = {name: mean for name, mean in means.items() if np.isfinite(mean)}
-    if means:
-        best = max(means, key=lambda name: means[name])
+    # A row with some of the tasks is no match for those with all of them.
+    whole = {n: m for n, m in means.items() if np.isfinite(rows.values[n]).all()}
+    if whole:
+        best = max(whole, key=lambda name: whole[name])
+        low, high = interval(rows.gains[best])
+        inside = f" ({low:+.2f} to {high:+.2f})" if n > 1 else ""
         sentences.append(
-            f"Against single-task training the best is '{best}' with Δm = "
-            f"{plus_minus(rows.gains[best], 2)} %."
+            f"Against single-task training '{best}' has the highest Δm, {whole[best]:+.2f} "
+            f"%{inside}."
         )
     sentences.append(
         "Intervals are 95 %, by Student's t over seeds; each row is looked at by itself."

@@ -382,6 +382,8 @@ def write_study(path: Path) -> Answer:
             write_atomic(path / name, picture)
         for name, arrays in done.answer.arrays.items():
             write_npz(path / f"{name}.npz", arrays)
+        for name, lines in done.answer.tables.items():
+            write_atomic(path / f"{name}.csv", csv_text(lines))
         write_atomic(path / READING, done.answer.reading + "\n")
         if done.answer.summary:
             write_atomic(path / SUMMARY, _markdown(done.answer.summary))

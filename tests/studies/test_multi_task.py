@@ -211,8 +211,21 @@ def test_one_metric_that_is_missing_in_one_seed_is_left_out_there() -> None:
     found = records((0.6, 1.0))
     found[5]["test"]["a"] = found[5]["test"]["b"] = None  # the second row of the second seed
     answer = answer_of(settings_of(**TWO), found)
-    assert "nan" not in answer.reading and "'second' with Δm = 35.00" in answer.reading
+    assert "nan" not in answer.reading and answer.table[1]["Δm [%]"] == pytest.approx(35)
     assert [line["n_compared"] for line in answer.table[:2]] == [2, 1]
+
+
+def test_a_seed_near_nothing_does_not_decide() -> None:
+    found = [r for r in records((0.5, 2.0)) if r["row"] != SINGLE]
+    for seed, single in ((0, 0.01), (1, 0.99)):
+        found += [record(SINGLE, seed, a=single), record(SINGLE, seed, b=2.0)]
+    rows = Rows(settings_of(**TWO), found)
+    np.testing.assert_allclose(rows.gains["second"].mean(), 0, atol=1e-9)
+
+
+def test_rows_that_are_the_same_are_said_to_be() -> None:
+    reading = answer_of(settings_of(**TWO), records((0.5, 2.0))).reading
+    assert "The same in every seed as 'first': 'second'." in reading and "open" not in reading
 
 
 def test_explained_variance_is_compared_by_what_is_left() -> None:
@@ -279,6 +292,10 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     assert write_study(tmp_path / "run").table == answer.table
     files = {path.name for path in (tmp_path / "run" / "cells" / "0-equal-0").iterdir()}
     assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
+    seeds = (tmp_path / "run" / "seeds.csv").read_text().splitlines()
+    assert seeds[0] == "row,seed,task,metric,value,epoch" and len(seeds) == 1 + 3 * 3
+    epochs = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
+    assert len(epochs) == 1 + 2 * 3 * 3
     lines = (tmp_path / "run" / "table.md").read_text().splitlines()
     assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 2 + len(answer.table)
     page = (tmp_path / "run" / "report.html").read_text()
