@@ -164,7 +164,7 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
 class _Saving(Checkpoint):
     """After every epoch saves it as the last one, as the best one if it is, and all records.
 
-    What is best follows from the records alone, so a folder may be moved between two sessions.
+    What is best follows from the records alone, so a folder may be moved before it goes on.
     """
 
     def __init__(self, folder: Path) -> None:
