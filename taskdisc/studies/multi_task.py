@@ -149,13 +149,7 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
         SettingError: a task or a method that cannot be made.
         ImageSetError: images that are missing, or too few.
     """
-    from taskdisc.mtl.data import split_of, tasks_of
-
-    images, n_test = images_of(settings.images, settings.test_split, settings.side)
-    seed = cell["seed"]
-    split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
-    # All tasks are drawn alike in all rows, whichever of them a row has.
-    every = dict(zip(settings.tasks, tasks_of(images, settings.tasks, split, seed), strict=True))
+    images, split, every = _drawn(settings, cell["seed"])
     if "task" in cell:
         name = cell["task"]
         like = next(row for row, single in single_rows(settings).items() if single == cell["row"])
@@ -171,6 +165,25 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
     names = row.tasks or tuple(settings.tasks)
     main = names.index(settings.main) if settings.main in names else None
     return Work(images, [every[name] for name in names], split, row, main)
+
+
+_last: dict[str, tuple[ImageSet, "Split", "dict[str, Task]"]] = {}
+"""What was drawn last; all rows of a seed share it, and measures of all pixels take their time."""
+
+
+def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", "dict[str, Task]"]:
+    """The images, their split and all tasks of a seed, alike in all rows whichever a row has."""
+    from taskdisc.mtl.data import split_of, tasks_of
+
+    drawn_by = {"images", "side", "test_split", "test", "validation", "tasks"}
+    key = f"{seed} {settings.model_dump_json(include=drawn_by)}"
+    if key not in _last:
+        images, n_test = images_of(settings.images, settings.test_split, settings.side)
+        split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
+        tasks = tasks_of(images, settings.tasks, split, seed)
+        _last.clear()
+        _last[key] = images, split, dict(zip(settings.tasks, tasks, strict=True))
+    return _last[key]
 
 
 @lru_cache(maxsize=1)

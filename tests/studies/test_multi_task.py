@@ -10,6 +10,7 @@ import pytest
 from taskdisc.config import read_settings, settings_from
 from taskdisc.errors import SettingError
 from taskdisc.mtl.architectures import ARCHITECTURES
+from taskdisc.mtl.data import tasks_of
 from taskdisc.mtl.schedules import SCHEDULES
 from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.pool import Pool
@@ -33,6 +34,18 @@ SMALL: dict[str, Any] = {
 def settings_of(**values: Any) -> ComparisonSettings:
     """Settings from nested values."""
     return settings_from(ComparisonSettings, values)
+
+
+def test_labels_are_drawn_once_for_all_rows_of_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def counted(*arguments: Any) -> Any:
+        seeds.append(arguments[3])
+        return tasks_of(*arguments)
+
+    monkeypatch.setattr("taskdisc.mtl.data.tasks_of", counted)
+    check(settings_of(**{**SMALL, "test": 0.25}))
+    assert seeds == [0, 1]
 
 
 def test_the_default_is_the_file_of_it() -> None:
