@@ -330,7 +330,6 @@ def _moments(images: np.ndarray, train: np.ndarray) -> tuple[list[float], list[f
 def trainer_of(
     row: RowSettings, folder: Path, device: str, devices: int, progress: bool
 ) -> "Trainer":
-    from lightning.pytorch import Trainer
     from lightning.pytorch.loggers import TensorBoardLogger
 
     kind, _, index = device.partition(":")
@@ -339,21 +338,33 @@ def trainer_of(
             f"`device` must be without a number where `devices` is above 1, got {device!r} and "
             f"{devices}; choose {kind!r}."
         )
+    return lightning_on(
+        device,
+        devices,
+        default_root_dir=folder,
+        strategy=SEVERAL if devices > 1 else "auto",
+        precision=row.training.precision,
+        max_epochs=row.training.epochs,
+        logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
+        callbacks=[_Saving(folder)],
+        enable_progress_bar=progress,
+        log_every_n_steps=10**9,  # records are per epoch
+        reload_dataloaders_every_n_epochs=1,  # for each has an order of its own
+    )
+
+
+def lightning_on(device: str, devices: int = 1, **settings: Any) -> "Trainer":
+    """Lightning's trainer on a device as `train` names it, without its summary and trial run."""
+    from lightning.pytorch import Trainer
+
+    kind, _, index = device.partition(":")
     with quietly():
         return Trainer(
-            default_root_dir=folder,
             accelerator={"cuda": "gpu"}.get(kind, kind),
             devices=[int(index)] if index else devices,
-            strategy=SEVERAL if devices > 1 else "auto",
-            precision=row.training.precision,
-            max_epochs=row.training.epochs,
-            logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
-            callbacks=[_Saving(folder)],
-            enable_progress_bar=progress,
             enable_model_summary=False,
-            log_every_n_steps=10**9,  # records are per epoch
             num_sanity_val_steps=0,
-            reload_dataloaders_every_n_epochs=1,  # for each has an order of its own
+            **settings,
         )
 
 

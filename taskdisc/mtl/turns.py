@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback
 
 from taskdisc.mtl.memory import Meter, memory_meter
 from taskdisc.mtl.module import MultiTaskModule
-from taskdisc.mtl.train import quietly
+from taskdisc.mtl.train import lightning_on, quietly
 
 
 def take_turns(modules: Sequence[MultiTaskModule], rounds: int, device: str) -> list[list[float]]:
@@ -42,20 +42,16 @@ def peak_bytes(module: MultiTaskModule, device: str) -> int:
 
 def _epoch(module: MultiTaskModule, device: str, watch: Callback) -> None:
     """One epoch as in `train`, but for checkpoints and logs."""
-    kind, _, index = device.partition(":")
+    trainer = lightning_on(
+        device,
+        precision=module.training_settings.precision,
+        max_epochs=1,
+        logger=False,
+        callbacks=[watch],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+    )
     with quietly():
-        trainer = Trainer(
-            accelerator={"cuda": "gpu"}.get(kind, kind),
-            devices=[int(index)] if index else 1,
-            precision=module.training_settings.precision,
-            max_epochs=1,
-            logger=False,
-            callbacks=[watch],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
         try:
             trainer.fit(module)
         except SystemExit:  # Lightning ends the process on Ctrl-C
