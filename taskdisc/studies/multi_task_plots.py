@@ -114,8 +114,9 @@ def _draw_plane(rows: Rows) -> dict[str, Plot]:
         errors = np.array([mean_and_sem(rows.values[name])[1] for name in rows.by_hand])
         known = np.nan_to_num(errors)
         axes.errorbar(
-            means[:, 0], means[:, 1], xerr=known[:, 0], yerr=known[:, 1], linestyle="-", marker=".", color="grey",
-            elinewidth=0.5, label=f"by hand, {rows.tasks[0]} to {rows.tasks[1]}",
+            means[:, 0], means[:, 1], xerr=known[:, 0], yerr=known[:, 1], linestyle="-",
+            marker=".", color="grey", elinewidth=0.5,
+            label=f"by hand, {rows.tasks[0]} to {rows.tasks[1]}",
         )  # fmt: skip
         for end in (0, -1):
             said = rows.by_hand[end].removeprefix(BY_HAND).strip()

@@ -88,6 +88,17 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
     assert kept.mean() == pytest.approx(0, abs=1e-5) and kept.std() == pytest.approx(1, abs=1e-5)
 
 
+def test_labels_may_be_of_some_classes_alone(images: ImageSet) -> None:
+    split = split_of(len(images), 0.1, 0.1, 0)
+    digits = images.targets["digit"]
+    each = {"kind": "binary", "of": "digit", "positives": "3", "among": ["3", "5"]}
+    two, few = of(images, split, two=each, few={**each, "labelled": 10})
+    assert np.array_equal(two.known, np.isin(digits, [3, 5]))
+    assert np.array_equal(two.labels[two.known, 0], digits[two.known] == 3)
+    kept = few.known[split.train]
+    assert kept.sum() == 10 and few.labels[split.train][kept].sum() == 5
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -126,7 +137,7 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
             "`metric` must be a known one and one that .* did you mean 'accuracy'",
         ),
         (
-            {"kind": "binary", "of": "digit", "among": ["1", "ten"]},
+            {"kind": "classification", "of": "digit", "among": ["1", "ten"]},
             "`among` of task 't' must be classes of 'digit', got 'ten'",
         ),
         (

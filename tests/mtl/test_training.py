@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training import SPLIT, finite, fit, images, module, moved, row, run, tasks
 
 from taskdisc.errors import ImageSetError, RunFailedError, RunFolderError, SettingError
+from taskdisc.mtl.architectures.hard_sharing import HardSharing
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.data import Batches
 from taskdisc.mtl.module import ORDER, MultiTaskModule
@@ -517,6 +518,29 @@ def test_labels_that_are_missing_where_they_are_needed(number: int) -> None:
         module(row(), of, main=number)
     fitted = fit(module(row(), of, main=None))
     assert set(fitted.history[0]["validation"][number].values()) == {None}
+
+
+# ---- what it leaves for others -------------------------------------------------------------
+
+
+def test_a_trained_backbone_goes_on_in_another_training(tmp_path: Path) -> None:
+    run(tmp_path / "first", row({"epochs": 1}))
+    weights = str(tmp_path / "first" / BEST)
+    fixed = module(row(backbone={"name": "lenet", "mode": "fixed", "weights": weights}))
+    trained = module(row())
+    trained.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    pixels = trained.prepared(torch.from_numpy(SPLIT.test))
+    (frozen,) = fixed._frozen
+    assert frozen is not None
+    shared = cast(HardSharing, trained.network).shared.eval()
+    assert_close(frozen(pixels), shared(pixels))
+
+
+def test_a_network_without_a_backbone_for_all_leaves_none(tmp_path: Path) -> None:
+    run(tmp_path / "first", row({"epochs": 1}, architecture="independent"))
+    weights = str(tmp_path / "first" / BEST)
+    with pytest.raises(SettingError, match="a checkpoint whose network has none for all tasks"):
+        module(row(backbone={"name": "lenet", "mode": "fixed", "weights": weights}))
 
 
 # ---- the chosen epoch ----------------------------------------------------------------------

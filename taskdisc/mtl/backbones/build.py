@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taskdisc.classifiers import default_weights, download_state, load, read_state
+from taskdisc.classifiers import TRAINED, default_weights, download_state, load, read_state
 from taskdisc.errors import SettingError
 from taskdisc.mtl.backbones.base import Backbone, Shape
 from taskdisc.mtl.backbones.common import COMMON, DOWNLOAD, Common
@@ -15,11 +15,8 @@ from taskdisc.mtl.backbones.row import Row
 OWN = "stages."
 """How the names of a backbone's own weights begin, and those of no classifier of torchvision."""
 
-TRAINED = "network."
-"""How names of weights begin in the checkpoint of a training, `best.ckpt`."""
-
-SHARED = "network.shared."
-"""How those of its backbone begin, where it is one for all tasks."""
+SHARED = f"{TRAINED}shared."
+"""How names of its backbone's weights begin in a checkpoint, where it is one for all tasks."""
 
 
 def build(name: str, shape: Shape, row: Row, values: dict[str, Any]) -> Backbone:
