@@ -76,14 +76,7 @@ class ComparisonSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _rows_over_common(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        rows = values.get("rows", ROWS)
-        if not isinstance(rows, dict):
-            return values
-        default = cls.model_fields["common"].default.model_dump(mode="json")
-        common = _filled(values.get("common") or {}, default)
-        return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
+        return rows_over_common(cls, values)
 
     @field_validator("rows")
     @classmethod
@@ -166,6 +159,18 @@ class ComparisonSettings(Settings):
                             f"`rows.{row_name}.{setting}` must be names of tasks, got {task!r}; "
                             f"{did_you_mean(task, self.tasks)}"
                         )
+
+
+def rows_over_common(kind: type[Settings], values: Any) -> Any:
+    """Values of settings with `rows`, by default their entries, each filled by `common`."""
+    if not isinstance(values, dict):
+        return values
+    rows = values.get("rows", kind.entries_of("rows")["rows"])
+    if not isinstance(rows, dict):
+        return values
+    default = kind.model_fields["common"].default.model_dump(mode="json")
+    common = _filled(values.get("common") or {}, default)
+    return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
 
 
 def _filled(given: Any, below: Mapping[str, Any]) -> Any:
