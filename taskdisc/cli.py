@@ -281,13 +281,14 @@ def runs(
 ) -> None:
     """List the runs below a folder."""
     from taskdisc.folder import RUNS
-    from taskdisc.listing import list_runs
+    from taskdisc.listing import NOTHING, list_runs
 
     rows = [] if folder is None and not RUNS.is_dir() else list_runs(folder or RUNS)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(rows)
+        columns = [name for name in rows[0] if any(row[name] != NOTHING for row in rows)]
+        _print_table([{name: row[name] for name in columns} for row in rows])
     else:
         print(f"no runs in '{folder or RUNS}'; make one with: taskdisc search")
 

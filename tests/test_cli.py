@@ -185,7 +185,7 @@ def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> Non
     assert (straight / "report.html").stat().st_size > 10_000
 
     rows = json.loads(taskdisc("runs", str(straight.parent), "--json", cwd=tmp_path).stdout)
-    assert [(row["run"], row["state"], row["trials"]) for row in rows] == [
+    assert [(row["run"], row["state"], row["done"]) for row in rows] == [
         ("run", "finished", "24/24")
     ]
 
