@@ -57,7 +57,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
             f"'{folder / ENVIRONMENT}' must be as the study wrote it, but it is missing or was "
             "changed; restore it."
         ) from error
-    answer = study.answer
+    answer, row = study.answer, STUDIES[study.name]
     shown = {
         name: {
             "source": "data:image/png;base64," + base64.b64encode(picture).decode("ascii"),
@@ -70,7 +70,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
     return environment_of.get_template("study.html.j2").render(
         name=study.name,
         folder=folder.resolve().name,
-        question=STUDIES[study.name].question,
+        question=row.question,
         reading=answer.reading,
         plots=shown,
         table=(answer.summary or answer.table)[:MOST_ROWS],
@@ -87,6 +87,6 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
         texts=answer.texts,
         papers=answer.papers,
-        words={**(STUDIES[study.name].words or OF_TASKNESS), **OF_REPEATS},
+        words={**(row.words or OF_TASKNESS), **({} if row.exact else OF_REPEATS)},
         style=source(environment_of, "page.css"),
     )
