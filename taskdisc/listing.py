@@ -92,8 +92,8 @@ def _of_study(path: Path) -> dict[str, Any]:
     if images is not None:
         row["source"] = images.source
     if isinstance(settings, ComparisonSettings):
-        n_rows, n_seeds = len(settings.rows), settings.seeds
-        named = list(settings.rows)[:MOST_NAMED]
+        rows = list(settings.every_row)
+        n_rows, n_seeds, named = len(rows), settings.seeds, rows[:MOST_NAMED]
         names = ", ".join(named if n_rows <= MOST_NAMED else [*named, "…"])
         row["compares"] = f"{_counted(n_rows, 'row')} × {_counted(n_seeds, 'seed')}: {names}"
     return row
