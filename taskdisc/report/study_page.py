@@ -13,6 +13,7 @@ from taskdisc.report.facts import flat
 from taskdisc.report.plots import cell_text
 from taskdisc.report.templates import source, templates
 from taskdisc.studies import STUDIES, command_of
+from taskdisc.studies.multi_task import ComparisonSettings
 from taskdisc.taskness.confirm import LEVEL
 from taskdisc.taskness.protocol import WINDOW
 
@@ -85,8 +86,15 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         tables=[f"{name}.csv" for name in answer.tables],
         made_by=command_of(study.name),
         again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
+        trainings=_trainings(folder) if isinstance(study.settings, ComparisonSettings) else [],
         texts=answer.texts,
         papers=answer.papers,
         words={**(row.words or OF_TASKNESS), **({} if row.exact else OF_REPEATS)},
         style=source(environment_of, "page.css"),
     )
+
+
+def _trainings(folder: Path) -> list[str]:
+    """The folders of a comparison's trainings, by their numbers."""
+    found = [path for path in (folder / "cells").glob("*-*") if path.is_dir()]
+    return [str(path) for path in sorted(found, key=lambda p: int(p.name.partition("-")[0]))]
