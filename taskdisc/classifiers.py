@@ -93,6 +93,8 @@ def download_state(name: str, file: str) -> dict[str, Tensor]:
 def read_state(path: Path, rule: str) -> dict[str, Tensor]:
     """The tensors in a file, by name; runs nothing that the file holds.
 
+    Of a checkpoint of `taskdisc mtl` those of its network, whose names begin with `network.`.
+
     Args:
         path: The file.
         rule: The start of an error sentence that goes on with "weights" or "tensors".
@@ -110,6 +112,8 @@ def read_state(path: Path, rule: str) -> dict[str, Tensor]:
             f"{rule} tensors, got '{path}', which cannot be read without running what it holds or "
             "not at all; write it with torch.save(network.state_dict(), path)."
         ) from error
+    if isinstance(state, dict) and "taskdisc" in state:  # the checkpoint of a training
+        state = state.get("state_dict")
     tensors = isinstance(state, dict) and all(torch.is_tensor(value) for value in state.values())
     if not tensors or not state:
         raise SettingError(

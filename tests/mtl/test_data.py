@@ -109,7 +109,8 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
         ({"kind": "regression", "of": "rod"}, "`of` of task 't' must be a measure of pixels"),
         (
             {"kind": "classification", "of": "digit", "labelled": 2000},
-            "`labelled` of task 't' must be at most the 1437 training images, got 2000",
+            "`labelled` of task 't' must be at most the 1437 training images that have a "
+            "label, got 2000",
         ),
         ({"kind": "classification", "of": ["digit", "bright"]}, "`of` must be one target"),
         (
@@ -124,7 +125,22 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
             {"kind": "binary", "of": "digit", "metric": "acuracy"},
             "`metric` must be a known one and one that .* did you mean 'accuracy'",
         ),
-        ({"kind": "binary", "of": "digit", "head_lr": 0}, "`head_lr` must be greater than 0"),
+        (
+            {"kind": "binary", "of": "digit", "among": ["1", "ten"]},
+            "`among` of task 't' must be classes of 'digit', got 'ten'",
+        ),
+        (
+            {"kind": "classification", "of": "digit", "among": ["1"]},
+            "task 't' must have at least two classes among its training images",
+        ),
+        (
+            {"kind": "regression", "of": "bright", "among": ["1"]},
+            "`among` must be left out of a task of kind regression, got 1",
+        ),
+        (
+            {"kind": "binary", "of": "digit", "also": ["lost"]},
+            "`also` must be a known one and one that .* did you mean 'loss'",
+        ),
     ],
 )
 def test_tasks_that_cannot_be(images: ImageSet, task: dict[str, Any], message: str) -> None:

@@ -16,7 +16,7 @@ from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.multi_task import ComparisonSettings, answer_of, cells, check, work_of
-from taskdisc.studies.multi_task_answer import SINGLE, Rows
+from taskdisc.studies.multi_task_rows import SINGLE, Rows
 from taskdisc.studies.run import new_study, open_study, run_study, study, write_study
 from taskdisc.studies.study import Record
 
@@ -143,6 +143,9 @@ def test_comparisons_that_cannot_be(values: dict[str, Any], message: str) -> Non
         check(settings_of(**values))
 
 
+METRIC = {"a": "accuracy", "b": "mae"}
+
+
 def record(row: str, seed: int, **test: float | None) -> Record:
     """A record of two epochs with these test metrics."""
     n = len(test)
@@ -152,20 +155,21 @@ def record(row: str, seed: int, **test: float | None) -> Record:
         "weights": [1.0] * n,
         "cosines": [[1.0] * n] * n,
         "conflicts": 0.0 if n > 1 else None,
-        "validation_losses": [1.0] * n,
-        "validation_metrics": [0.5] * n,
+        "validation": [{"loss": 1.0, METRIC[name]: 0.5} for name in test],
         "score": 0.5,
     }
     return {
         "row": row,
         "seed": seed,
-        "test": test,
-        "metrics": {name: {"a": "accuracy", "b": "mae"}[name] for name in test},
+        "test": {name: {"loss": 1.0, METRIC[name]: value} for name, value in test.items()},
+        "blind": {name: {"loss": 2.0, METRIC[name]: 0.25} for name in test},
+        "metrics": {name: METRIC[name] for name in test},
         "epoch": 2,
         "epochs": [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}],
         "shown": [{"title": "units", "matrix": [[1.0] * n] * n, "text": ""}],
         "parameters": 10,
         "seconds": 1.0,
+        "step_seconds": 0.01,
     }
 
 
@@ -222,7 +226,8 @@ def test_rows_are_compared_over_the_tasks_that_both_have() -> None:
 
 def test_one_metric_that_is_missing_in_one_seed_is_left_out_there() -> None:
     found = records((0.6, 1.0))
-    found[5]["test"]["a"] = found[5]["test"]["b"] = None  # the second row of the second seed
+    for name, values in found[5]["test"].items():
+        values[METRIC[name]] = None  # the second row of the second seed
     answer = answer_of(settings_of(**TWO), found)
     assert "nan" not in answer.reading and answer.table[1]["Δm [%]"] == pytest.approx(35)
     assert [line["n_compared"] for line in answer.table[:2]] == [2, 1]
@@ -248,6 +253,8 @@ def test_explained_variance_is_compared_by_what_is_left() -> None:
     found = [record("first", 0, a=0.9), record("second", 0, a=0.95), record(SINGLE, 0, a=0.0)]
     for line in found:
         line["metrics"] = {"a": "r2"}
+        line["test"]["a"]["r2"] = line["test"]["a"]["accuracy"]
+        line["epochs"][0]["validation"][0]["r2"] = 0.5
     rows = Rows(settings, found)
     np.testing.assert_allclose(rows.gains["first"], 90)
     np.testing.assert_allclose(rows.differences["second"], 50)
@@ -298,7 +305,9 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     folder.close()
 
     def timeless(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in table]
+        return [
+            {k: v for k, v in line.items() if k not in ("seconds", "step [ms]")} for line in table
+        ]
 
     again = study("mtl", jobs=2, **{**SMALL, "seeds": 1})
     assert timeless(again.table) == timeless(answer.table)
@@ -306,11 +315,13 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     files = {path.name for path in (tmp_path / "run" / "cells" / "0-equal-0").iterdir()}
     assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
     seeds = (tmp_path / "run" / "seeds.csv").read_text().splitlines()
-    assert seeds[0] == "row,seed,task,metric,value,epoch" and len(seeds) == 1 + 3 * 3
+    assert seeds[0] == "row,seed,task,metric,value,blind,epoch"
+    assert len(seeds) == 1 + 3 * (3 + 5 + 5)  # loss and metrics of a classification, two binary
     epochs = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
     assert len(epochs) == 1 + 2 * 3 * 3
     lines = (tmp_path / "run" / "table.md").read_text().splitlines()
-    assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 2 + len(answer.table)
+    assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 3 + len(answer.table)
+    assert lines[-1].startswith("| blind |")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Jacobian Descent for Multi-Objective Optimization" in page and "Δm" in page
     reopened = open_study(tmp_path / "run", Progress())

@@ -15,6 +15,12 @@ from taskdisc.mtl.backbones.row import Row
 OWN = "stages."
 """How the names of a backbone's own weights begin, and those of no classifier of torchvision."""
 
+TRAINED = "network."
+"""How names of weights begin in the checkpoint of a training, `best.ckpt`."""
+
+SHARED = "network.shared."
+"""How those of its backbone begin, where it is one for all tasks."""
+
 
 def build(name: str, shape: Shape, row: Row, values: dict[str, Any]) -> Backbone:
     """The backbone; see `make_backbone`.
@@ -57,7 +63,16 @@ def _state(name: str, model: str, weights: str) -> dict[str, Tensor]:
     if weights == DOWNLOAD:
         return download_state(model, "`weights`: WEIGHTS.pth")
     rule = f"`weights` of backbone '{name}' must be a file of"
-    return read_state(Path(weights).expanduser(), rule)
+    state = read_state(Path(weights).expanduser(), rule)
+    if not any(key.startswith(TRAINED) for key in state):
+        return state
+    shared = {key.removeprefix(SHARED): v for key, v in state.items() if key.startswith(SHARED)}
+    if not shared:
+        raise SettingError(
+            f"{rule} a backbone's weights, got '{weights}', a checkpoint whose network has none "
+            "for all tasks; take one of architecture hard-sharing."
+        )
+    return shared
 
 
 def _load_own(
