@@ -53,6 +53,10 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
     try:
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         command = shlex.join(["taskdisc", *map(str, environment.pop("command")[1:])])
+        # All images of the source; which of them are drawn the settings say, and each cell may
+        # draw others.
+        if "n" in environment.get("images", {}):
+            environment["images"]["read"] = environment["images"].pop("n")
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise RunFolderError(
             f"'{folder / ENVIRONMENT}' must be as the study wrote it, but it is missing or was "
