@@ -93,7 +93,7 @@ def test_a_killed_study_goes_on_to_the_same_table(straight: Path, tmp_path: Path
     n_kept = journal.read_text().count("\n")
     assert 2 <= n_kept < 6 and not (folder / "table.csv").exists()
     (row,) = list_runs(tmp_path)
-    assert row["state"] == f"unfinished: {n_kept} of 6 cells"
+    assert (row["done"], row["state"]) == (f"{n_kept}/6", "unfinished")
     with pytest.raises(RunFolderError, match=rf"got {n_kept} of 6 cells; go on with: taskdisc st"):
         write_study(folder)
     resumed = open_study(folder, Progress())
