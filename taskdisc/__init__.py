@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks, load_tasks
     from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
-    from taskdisc.mtl.load import LoadedNetwork, load_network
+    from taskdisc.studies.load_network import LoadedNetwork, load_network
     from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
@@ -21,7 +21,7 @@ _HOMES = {
     "Confirmation": "taskdisc.taskness.confirm",
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
-    "LoadedNetwork": "taskdisc.mtl.load",
+    "LoadedNetwork": "taskdisc.studies.load_network",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
     "Tasks": "taskdisc.discovery.tasks",
@@ -30,7 +30,7 @@ _HOMES = {
     "confirm": "taskdisc.taskness.confirm",
     "held_out": "taskdisc.images",
     "load_images": "taskdisc.images",
-    "load_network": "taskdisc.mtl.load",
+    "load_network": "taskdisc.studies.load_network",
     "load_tasks": "taskdisc.discovery.tasks",
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",

@@ -13,7 +13,6 @@ from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import check_images, check_settings
 from taskdisc.images import ImageSet
 from taskdisc.mtl.architectures.base import MultiTaskNetwork
-from taskdisc.mtl.backbones.base import Backbone, frozen_features
 from taskdisc.mtl.data import Split
 from taskdisc.mtl.module import MultiTaskModule, check_says
 from taskdisc.mtl.tasks import Task
@@ -48,8 +47,7 @@ class LoadedNetwork:
     tasks: tuple[Task, ...]
     images: ImageSet
     split: Split
-    _normalisation: tuple[Tensor, Tensor]
-    _frozen: Backbone | None
+    _module: MultiTaskModule
 
     def prepared(self, images: np.ndarray) -> Tensor:
         """Images as `network` takes them, on its device.
@@ -68,12 +66,7 @@ class LoadedNetwork:
                 f"got {images.dtype} {list(images.shape)}."
             )
         device = next(self.network.parameters()).device
-        mean, deviation = (values.to(device) for values in self._normalisation)
-        pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-        normalised = (pixels - mean) / deviation
-        if self._frozen is None:
-            return normalised
-        return frozen_features(self._frozen.to(device), normalised)
+        return self._module.to(device).normalised(torch.from_numpy(images).to(device))
 
     def __call__(self, images: np.ndarray) -> dict[str, Tensor]:
         # Of no image there are outputs too, of their right width.
@@ -126,15 +119,13 @@ def load_network(folder: Path | str) -> LoadedNetwork:
         work.images.images, work.tasks, work.split, work.row, main=work.main, seed=cell["seed"]
     )
     _load(path / BEST, module)
-    (frozen,) = module._frozen
     return LoadedNetwork(
         cell,
         module.network.eval(),
         tuple(work.tasks),
         work.images,
         work.split,
-        (module.get_buffer("_mean"), module.get_buffer("_deviation")),
-        frozen,
+        module,
     )
 
 
