@@ -326,6 +326,12 @@ def images_of(
     drawn = (settings.n_classes, settings.per_class, settings.n_images, settings.class_a)
     if any(value is not None for value in drawn):
         images = chosen_images(images, settings)
+    elif settings.target is not None or settings.seed:
+        name, value = ("seed", settings.seed) if settings.seed else ("target", settings.target)
+        raise SettingError(
+            f"`images.{name}` must be left out where no images are drawn, got {value!r}; set "
+            "`images.n_images` to draw some, or `seed` for other splits."
+        )
     images = images if side is None else images.resized(side)
     if test_split is None:
         return images, 0
