@@ -26,15 +26,6 @@ class Auxiliaries(NamedTuple):
     number: int
     path: str
 
-    @property
-    def n_tasks(self) -> int:
-        """How many tasks these are."""
-        if not self.path:
-            return self.number
-        from taskdisc.discovery.tasks import load_tasks
-
-        return len(load_tasks(self.path))
-
 
 def named(aux: str) -> Auxiliaries:
     """What a text names.
@@ -61,6 +52,21 @@ def resolved(aux: str) -> str:
     return aux.removesuffix(given.path) + path if given.path else aux
 
 
+def names_of(aux: str) -> list[str]:
+    """The names of the auxiliary tasks that a text names.
+
+    Raises:
+        SettingError: it has none of the forms.
+        RunFolderError: the file holds no tasks.
+    """
+    given = named(aux)
+    if not given.path:
+        return [f"{given.kind} {number}" for number in range(1, given.number + 1)]
+    from taskdisc.discovery.tasks import load_tasks
+
+    return [str(name) for name in load_tasks(given.path).names]
+
+
 def auxiliary_tasks(aux: str, images: "ImageSet", train: np.ndarray, seed: int) -> "list[Task]":
     """Binary tasks as auxiliaries of others, labelled on the training images that they know.
 
@@ -83,16 +89,14 @@ def auxiliary_tasks(aux: str, images: "ImageSet", train: np.ndarray, seed: int) 
     if given.path:
         from taskdisc.discovery.tasks import load_tasks
 
-        tasks = load_tasks(given.path)
-        labelings, names = tasks.on(images), [str(name) for name in tasks.names]
+        labelings = load_tasks(given.path).on(images)
     elif given.kind == RANDOM:
         labelings = np.stack([rng.permutation(len(images)) % 2 for _ in range(given.number)])
-        names = [f"random {number}" for number in range(1, given.number + 1)]
     else:
-        labelings, names = _halves(images, given.number, rng)
+        labelings = _halves(images, given.number, rng)
     return [
         _task(name, labeling, train, rng if given.kind == RANDOM and given.path else None)
-        for name, labeling in zip(names, labelings, strict=True)
+        for name, labeling in zip(names_of(aux), labelings, strict=True)
     ]
 
 
@@ -114,7 +118,7 @@ def _task(
     return Task(name, "binary", labels, 1)
 
 
-def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> np.ndarray:
     """Half of the classes of the finest target against the others, each half once."""
     target = max(images.targets, key=lambda name: len(images.classes[name]), default=None)
     classes = [] if target is None else images.classes[target]
@@ -136,6 +140,4 @@ def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> tuple[np.nd
             f"of '{target}' have, got {CLASSES}:{n}."
         )
     labels = images.targets[target]
-    return np.stack([half[labels] for half in found.values()]).astype(np.int8), [
-        f"half {number} of {target}" for number in range(1, n + 1)
-    ]
+    return np.stack([half[labels] for half in found.values()]).astype(np.int8)

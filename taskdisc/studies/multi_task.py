@@ -12,7 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
-from taskdisc.mtl.auxiliaries import named
+from taskdisc.mtl.auxiliaries import names_of as aux_names
 from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -117,17 +117,14 @@ class ComparisonSettings(Settings):
         weights = [round(1 - step / (steps - 1), 6) for step in range(steps)]
         return {f"{BY_HAND} {w:g} / {1 - w:.6g}": [w, round(1 - w, 6)] for w in weights}
 
-    @property
-    def main_task(self) -> str | None:
-        """The main task: where there are auxiliaries and none is named, the first one."""
-        if self.main is None and any(row.aux for row in self.every_row.values()):
-            return next(iter(self.tasks))
-        return self.main
+    def names_of(self, row: RowSettings) -> tuple[str, ...]:
+        """The names of a row's tasks, without auxiliary ones."""
+        return tuple(self.tasks) if row.tasks is None else row.tasks
 
     def main_number(self, row: RowSettings) -> int | None:
         """Which of the tasks of a row is the main one; None where there is none."""
-        names = row.tasks or tuple(self.tasks)
-        return names.index(self.main_task) if self.main_task in names else None
+        names = self.names_of(row)
+        return names.index(self.main) if self.main in names else None
 
     @model_validator(mode="after")
     def _every_row_can_be(self) -> Self:
@@ -157,13 +154,13 @@ class ComparisonSettings(Settings):
                     f"{did_you_mean(name, choices)}"
                 )
         for row_name, row in rows.items():
-            if self.main_task is not None and row.tasks and self.main_task not in row.tasks:
+            if self.main is not None and row.tasks and self.main not in row.tasks:
                 raise SettingError(
-                    f"`rows.{row_name}.tasks` must have the main task '{self.main_task}', by which "
+                    f"`rows.{row_name}.tasks` must have the main task '{self.main}', by which "
                     f"rows are compared, got {', '.join(row.tasks)}; add it."
                 )
             for setting, tasks in (
-                ("tasks", row.tasks),
+                ("tasks", row.tasks or ()),
                 ("training.head_lr", row.training.head_lr),
             ):
                 for task in tasks:
@@ -234,7 +231,7 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
         # Beside no other task its weight would be a learning rate, or 0.
         return Work(images, [replace(every[name], weight=1.0)], split, row, 0)
     row = settings.every_row[cell["row"]]
-    names = row.tasks or tuple(settings.tasks)
+    names = settings.names_of(row)
     tasks = [every[name] for name in names]
     if row.aux:
         tasks += _auxiliaries(settings, row, images, split, cell["seed"])
@@ -255,12 +252,19 @@ def _auxiliaries(
         _aux["images"] = images
     if key not in _aux:
         _aux[key] = auxiliary_tasks(row.aux, images, split.train, seed)
-    for task in _aux[key]:
-        if task.name in settings.tasks:
+    every = {task.name: task for task in _aux[key]}
+    wanted = tuple(every) if row.aux_tasks is None else row.aux_tasks
+    for name in wanted:
+        if name not in every:
             raise SettingError(
-                f"`tasks` must have other names than auxiliary tasks, got {task.name!r}; rename it."
+                f"`aux_tasks` must be names of the auxiliary tasks of {row.aux!r}, got {name!r}; "
+                f"{did_you_mean(name, every)}"
             )
-    return list(_aux[key])
+        if name in settings.tasks:
+            raise SettingError(
+                f"`tasks` must have other names than auxiliary tasks, got {name!r}; rename it."
+            )
+    return [every[name] for name in wanted]
 
 
 _aux: dict[Any, Any] = {}
@@ -374,7 +378,7 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
     alone: dict[tuple[str, str], None] = {}
     if settings.single_tasks:
         for name, single in single_rows(settings).items():
-            for task in settings.every_row[name].tasks or settings.tasks:
+            for task in settings.names_of(settings.every_row[name]):
                 alone[single, task] = None
     return [
         cell
@@ -386,6 +390,12 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
     ]
 
 
+def _n_auxiliaries(row: RowSettings) -> int:
+    if not row.aux:
+        return 0
+    return len(aux_names(row.aux)) if row.aux_tasks is None else len(row.aux_tasks)
+
+
 def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> None:
     """Refuse a row whose methods cannot be made, without making them."""
     from taskdisc.mtl.architectures.make import checked as check_architecture
@@ -393,9 +403,9 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
     from taskdisc.mtl.schedules.make import checked as check_schedule
     from taskdisc.mtl.weightings.make import checked as check_weighting
 
-    names = row.tasks or tuple(settings.tasks)
+    names = settings.names_of(row)
     main = settings.main_number(row)
-    n = len(names) + (named(row.aux).n_tasks if row.aux else 0)
+    n = len(names) + _n_auxiliaries(row)
     try:
         architecture = _numbered(row.architecture, names)
         check_architecture(architecture.name, n, architecture.settings)

@@ -23,11 +23,11 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
     """One line per row: metrics, Δm, and the paired difference to the reference row."""
     rows = Rows(settings, records)
     table = [_line(rows, name) for name in rows.names]
-    places = 2 if settings.main_task is None else 4
+    places = 2 if settings.main is None else 4
     summary = [_short(rows, line["row"], line, places) for line in table]
     return Answer(
         table,
-        _reading(rows, settings.main_task),
+        _reading(rows, settings.main),
         plots_of(rows, settings),
         texts=_texts(rows),
         summary=[*summary, _short(rows, BLIND, {}, places)],

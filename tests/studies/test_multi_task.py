@@ -151,7 +151,10 @@ ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
         ({"rows": {"a": {"schedule": {"name": "dst", "depth": 1}}}}, "must add up to 1"),
         ({"rows": {"a": {"backbone": {"name": "resnet", "depth": 21}}}}, "in row 'a', `depth`"),
         ({"tasks": {"a": {"of": "digit"}}}, "`tasks.a.kind` must be given, got nothing"),
-        ({"images": {"seed": 3}}, "`images.seed` must be left out where no images are drawn, got 3"),
+        (
+            {"images": {"seed": 3}},
+            "`images.seed` must be left out where no images are drawn, got 3",
+        ),
         (
             {"images": {"target": "digit"}},
             "`images.target` must be left out where no images are drawn, got 'digit'",
