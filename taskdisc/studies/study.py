@@ -77,6 +77,7 @@ class Study:
             `measure` gets a pool of one.
         command: The command that runs it, where that is not `study NAME`.
         words: What the page explains, by word; those of taskness where none are given.
+        texts_title: What the page writes above the answer's texts.
         keeps_files: Whether `measure` also gets a folder of the cell's own, for logs and
             checkpoints.
     """
@@ -89,5 +90,6 @@ class Study:
     check: Callable[[Any], object] = lambda settings: None
     alone: bool = False
     command: str = ""
+    texts_title: str = "What the networks learned"
     keeps_files: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
