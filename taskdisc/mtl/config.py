@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from taskdisc.config import Settings
 from taskdisc.errors import SettingError, did_you_mean
-from taskdisc.mtl.kinds import KINDS, METRICS
+from taskdisc.mtl.kinds import KINDS, LOSS, METRICS
 
 
 class Method(Settings):
@@ -34,12 +34,14 @@ class TaskSettings(Settings):
     kind: Literal["classification", "binary", "multi-label", "regression"]
     of: tuple[str, ...]  # a target, a measure of the pixels, or for several labels several of them
     positives: tuple[str, ...] = ()  # binary: the classes of the target that are yes
+    among: tuple[str, ...] = ()  # classes of the target whose images have a label; all of them
     weight: float = Field(1.0, ge=0)  # of its loss, before any weighting
     head_lr: float = Field(1.0, gt=0)  # times the learning rate, for its head
-    metric: str = ""  # its kind's first by default
+    metric: str = ""  # by which it is compared; its kind's first by default
+    also: tuple[str, ...] = ()  # other metrics that tables show beside it, or its loss
     labelled: int | None = Field(None, ge=1)  # training images that keep their label; all
 
-    @field_validator("of", mode="before")
+    @field_validator("of", "positives", "among", "also", mode="before")
     @classmethod
     def _one_or_several(cls, of: Any) -> Any:
         return (of,) if isinstance(of, str) else of
@@ -56,15 +58,25 @@ class TaskSettings(Settings):
                 f"`positives` must be left out of a task of kind {self.kind}, "
                 f"got {', '.join(self.positives)}; they make a binary task of a target."
             )
-        metrics = KINDS[self.kind].metrics
-        if self.metric and self.metric not in metrics:
-            cure = did_you_mean(self.metric, metrics)
-            known = "" if self.metric in METRICS else "a known one and "
+        if self.among and self.kind not in ("classification", "binary"):
             raise SettingError(
-                f"`metric` must be {known}one that a task of kind {self.kind} takes, "
-                f"got {self.metric!r}; {cure}"
+                f"`among` must be left out of a task of kind {self.kind}, got "
+                f"{', '.join(self.among)}; it names classes of one target."
             )
+        metrics = KINDS[self.kind].metrics
+        if self.metric:
+            self._check_metric("metric", self.metric, metrics)
+        for name in self.also:
+            self._check_metric("also", name, (LOSS, *metrics))
         return self
+
+    def _check_metric(self, setting: str, name: str, choices: tuple[str, ...]) -> None:
+        if name not in choices:
+            known = "" if name in METRICS else "a known one and "
+            raise SettingError(
+                f"`{setting}` must be {known}one that a task of kind {self.kind} takes, "
+                f"got {name!r}; {did_you_mean(name, choices)}"
+            )
 
 
 class TrainingSettings(Settings):

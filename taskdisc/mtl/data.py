@@ -88,9 +88,12 @@ def _labels(
     """The labels of a task and the outputs of its head."""
     if task.kind == "classification":
         target = _target(images, name, task.of[0])
-        return images.targets[target], len(images.classes[target])
+        known = _among(images, name, target, task.among)
+        return np.where(known, images.targets[target], -1), len(images.classes[target])
     if task.kind == "binary":
-        return _column(images, name, task.kind, task.of[0], task.positives)[:, None], 1
+        column = _column(images, name, task.kind, task.of[0], task.positives)
+        column[~_among(images, name, task.of[0], task.among)] = np.nan
+        return column[:, None], 1
     if task.kind == "multi-label":
         columns = [_column(images, name, task.kind, of, ()) for of in task.of]
         return np.stack(columns, axis=1), len(columns)
@@ -120,14 +123,28 @@ def _column(
                 f"for it has {len(classes)} of them, got none."
             )
         positives = classes[-1:]
-    for positive in positives:
-        if positive not in classes:
+    return _of_classes(images, "positives", name, target, positives).astype(np.float32)
+
+
+def _among(images: ImageSet, name: str, target: str, among: Sequence[str]) -> np.ndarray:
+    """Which images a task labels, bool [n_images]."""
+    if not among:
+        return np.ones(len(images), dtype=bool)
+    return _of_classes(images, "among", name, target, among)
+
+
+def _of_classes(
+    images: ImageSet, setting: str, name: str, target: str, wanted: Sequence[str]
+) -> np.ndarray:
+    """Which images are of the wanted classes, bool [n_images]."""
+    classes = images.classes[target]
+    for one in wanted:
+        if one not in classes:
             raise SettingError(
-                f"`positives` of task '{name}' must be classes of '{target}', got {positive!r}; "
-                f"{did_you_mean(positive, classes)}"
+                f"`{setting}` of task '{name}' must be classes of '{target}', got {one!r}; "
+                f"{did_you_mean(one, classes)}"
             )
-    numbers = [classes.index(positive) for positive in positives]
-    return np.isin(images.targets[target], numbers).astype(np.float32)
+    return np.isin(images.targets[target], [classes.index(one) for one in wanted])
 
 
 def _target(images: ImageSet, name: str, of: str) -> str:
@@ -162,7 +179,8 @@ def _values(images: ImageSet, name: str, of: str) -> np.ndarray:
 def _check_varies(name: str, task: TaskSettings, labels: np.ndarray) -> None:
     columns = labels[:, None] if labels.ndim == 1 else labels
     for column, of in zip(columns.T, task.of, strict=False):
-        if np.ptp(column) == 0:
+        known = column[column >= 0] if labels.ndim == 1 else column[~np.isnan(column)]
+        if not len(known) or np.ptp(known) == 0:
             what = "different values" if task.kind == "regression" else "at least two classes"
             raise SettingError(
                 f"task '{name}' must have {what} among its training images, got one of '{of}'; "
@@ -172,12 +190,13 @@ def _check_varies(name: str, task: TaskSettings, labels: np.ndarray) -> None:
 
 def _with_labels(task: Task, n: int, train: np.ndarray, rng: np.random.Generator) -> Task:
     """The task with labels on `n` training images, as even over classes as can be."""
-    if n > len(train):
+    labelled = train[task.known[train]]
+    if n > len(labelled):
         raise SettingError(
-            f"`labelled` of task '{task.name}' must be at most the {len(train)} training images, "
-            f"got {n}."
+            f"`labelled` of task '{task.name}' must be at most the {len(labelled)} training images "
+            f"that have a label, got {n}."
         )
-    order = rng.permutation(train)
+    order = rng.permutation(labelled)
     if task.n_outputs == 1 or task.labels.ndim == 1:
         values = task.labels[order].reshape(len(order))
         if task.kind != "regression":

@@ -23,6 +23,9 @@ class Kind:
     likelihood: str
 
 
+LOSS = "loss"
+"""Names the mean loss over images beside the metrics, where all are measured."""
+
 KINDS: dict[str, Kind] = {
     "classification": Kind(
         "one of several classes; cross-entropy", ("accuracy", "balanced-accuracy"), "classification"

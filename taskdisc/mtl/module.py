@@ -17,7 +17,7 @@ from taskdisc.mtl.config import TrainingSettings
 from taskdisc.mtl.data import Batches, InOrder, Split
 from taskdisc.mtl.gradients import SharedGradients, mean_over_devices
 from taskdisc.mtl.schedules.base import Schedule
-from taskdisc.mtl.tasks import Meter, Task, constant_metric, loss_of, per_image, score_of
+from taskdisc.mtl.tasks import Task, blind, loss_of, measured, per_image, score_of
 from taskdisc.mtl.weightings import WEIGHTINGS, Needs
 from taskdisc.mtl.weightings.active import ActiveWeighting
 from taskdisc.mtl.weightings.base import Gradients, LookAhead, Step, Update
@@ -107,7 +107,9 @@ class MultiTaskModule(LightningModule):
             self.register_buffer(f"_labels{number}", torch.from_numpy(task.labels), False)
             self.register_buffer(f"_weight{number}", torch.tensor(task.weight), False)
         self._check_labels()
-        self._constants = [constant_metric(t, split.train, split.validation) for t in tasks]
+        self._constants = [
+            blind(task, split.train, split.validation)[task.metric_name] for task in tasks
+        ]
         self._check_choice()
         self._find_shared()
 
@@ -527,8 +529,17 @@ class MultiTaskModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         # Devices validate alike but for rounding, and must go on from the same figures.
-        metrics = self.trainer.strategy.broadcast([meter.value() for meter in self._meters])
-        self._losses_per_image = mean_over_devices(torch.cat(self._per_image, dim=1))
+        found = self.trainer.strategy.broadcast(self._found())
+        outputs, labels = self._gathered()
+        self._losses_per_image = mean_over_devices(
+            torch.stack(
+                [
+                    per_image(task.kind, output, known)
+                    for task, output, known in zip(self.tasks, outputs, labels, strict=True)
+                ]
+            )
+        )
+        metrics = [of[task.metric_name] for task, of in zip(self.tasks, found, strict=True)]
         scores = [
             score_of(task, value, constant)
             for task, value, constant in zip(self.tasks, metrics, self._constants, strict=True)
@@ -537,8 +548,7 @@ class MultiTaskModule(LightningModule):
         known = [score for score in chosen if not math.isnan(score)]
         score = sum(known) / len(known) if known else math.nan
         self._validation = {
-            "validation_losses": _plain(self._losses_per_image.nanmean(dim=1)),
-            "validation_metrics": _plain(torch.tensor(metrics, dtype=torch.float64)),
+            "validation": [plain(of) for of in found],
             "score": score if math.isfinite(score) else None,
         }
         if math.isfinite(score):
@@ -552,28 +562,27 @@ class MultiTaskModule(LightningModule):
         self._measure(positions)
 
     def on_test_epoch_end(self) -> None:
-        self.measured = {
-            task.name: meter.value() for task, meter in zip(self.tasks, self._meters, strict=True)
-        }
+        names = [task.name for task in self.tasks]
+        self.tested = dict(zip(names, self._found(), strict=True))
 
     def _start_measuring(self) -> None:
-        self._meters = [Meter(task, self.device) for task in self.tasks]
-        self._per_image: list[Tensor] = []
+        self._outputs: list[list[Tensor]] = []
+        self._positions: list[Tensor] = []
 
     @torch.no_grad()
     def _measure(self, positions: Tensor) -> None:
-        outputs = [output.float() for output in self.network(self.prepared(positions))]
-        labels = self.labels(positions)
-        for meter, output, known in zip(self._meters, outputs, labels, strict=True):
-            meter.update(output, known)
-        self._per_image.append(
-            torch.stack(
-                [
-                    per_image(task.kind, output, known)
-                    for task, output, known in zip(self.tasks, outputs, labels, strict=True)
-                ]
-            )
-        )
+        self._outputs.append([o.float() for o in self.network(self.prepared(positions))])
+        self._positions.append(positions)
+
+    def _gathered(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Outputs and labels of each task on all images that were measured."""
+        outputs = [torch.cat(of_task) for of_task in zip(*self._outputs, strict=True)]
+        return outputs, self.labels(torch.cat(self._positions))
+
+    def _found(self) -> list[dict[str, float]]:
+        """What was measured of each task: its loss and all metrics of its kind."""
+        arguments = zip(self.tasks, *self._gathered(), strict=True)
+        return [measured(task, outputs, labels) for task, outputs, labels in arguments]
 
     def _correct(self) -> Tensor:
         """Of the last validation, the negative loss of each image, [n_tasks, n_validation]."""
@@ -631,14 +640,14 @@ def flat_record(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, fl
     columns = {
         "train_loss": record["losses"],
         "weight": record["weights"],
-        "val_loss": record["validation_losses"],
-        "val_metric": record["validation_metrics"],
     }
     found = {"epoch": record["epoch"]} | {
         f"{column}/{name}": value
         for column, values in columns.items()
         for name, value in zip(names, values, strict=True)
     }
+    for name, of_task in zip(names, record["validation"], strict=True):
+        found |= {f"val_{metric}/{name}": value for metric, value in of_task.items()}
     for i, first in enumerate(names):
         found[f"active/{first}"] = float(i in record["active"])
         for j, second in enumerate(names[:i]):
@@ -652,6 +661,11 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def plain(found: Mapping[str, float]) -> dict[str, float | None]:
+    """The same with null for what is no finite number, as JSON takes it."""
+    return {name: value if math.isfinite(value) else None for name, value in found.items()}
 
 
 def _plain(values: Tensor) -> Any:

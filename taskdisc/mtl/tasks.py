@@ -1,9 +1,10 @@
 """Tasks: what a network learns of an image, by which loss, and how well it does."""
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskdisc.errors import SettingError, did_you_mean
-from taskdisc.mtl.kinds import KINDS, METRICS
-
-if TYPE_CHECKING:
-    from torchmetrics import Metric as TorchMetric
+from taskdisc.mtl.kinds import KINDS, LOSS, METRICS
 
 
 @dataclass(frozen=True)
@@ -138,42 +136,38 @@ _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-class Meter:
-    """Gathers a task's metric over batches; images without a label do not count.
+@torch.no_grad()
+def measured(task: Task, outputs: Tensor, labels: Tensor) -> dict[str, float]:
+    """The mean loss over images, and every metric of the task's kind; NaN where none can be had.
 
     Args:
         task: The task.
-        device: Where outputs and labels will be.
+        outputs: Of images [n, n_outputs].
+        labels: Of the same images, as in `Task`; images without a label do not count.
     """
+    found = {LOSS: float(per_image(task.kind, outputs, labels).nanmean())}
+    known = labels >= 0 if labels.ndim == 1 else ~labels.isnan().all(dim=1)
+    for name in KINDS[task.kind].metrics:
+        found[name] = _metric(name, task, outputs[known], labels[known])
+    return found
 
-    def __init__(self, task: Task, device: torch.device) -> None:
-        self._row = METRICS[task.metric_name]
-        self._metric: TorchMetric = self._row.make(task.kind, task.n_outputs).to(device)
-        self._metric.sync_on_compute = False  # every device counts all images
-        self._no_yes = torch.zeros(2, task.n_outputs, device=device)  # counts of both, by column
 
-    def update(self, outputs: Tensor, labels: Tensor) -> None:
-        """Count outputs [n, n_outputs] against labels as in `Task`."""
-        known = labels >= 0 if labels.ndim == 1 else ~labels.isnan().all(dim=1)
-        if known.any():
-            arguments = self._row.prepare(outputs[known], labels[known])
-            self._metric.update(*arguments)
-            if self._row.of_columns:
-                self._no_yes += torch.stack([(labels == 0).sum(0), (labels == 1).sum(0)])
-
-    def value(self) -> float:
-        """The metric; NaN where nothing was counted, or too little for it."""
-        if not self._metric.update_called:
-            return float("nan")
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of columns that are left out below
-                found = self._metric.compute()
-        except ValueError:  # r² of one value
-            return float("nan")
-        if self._row.of_columns:
-            both = (self._no_yes > 0).all(dim=0)
-            found = found[: len(both)][both].mean()
-        return float(found if self._row.reduce is None else self._row.reduce(found))
+def _metric(name: str, task: Task, outputs: Tensor, labels: Tensor) -> float:
+    if not len(labels):
+        return math.nan
+    row = METRICS[name]
+    metric = row.make(task.kind, task.n_outputs).to(outputs.device)
+    metric.sync_on_compute = False  # every device counts all images
+    metric.update(*row.prepare(outputs, labels))
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of columns that are left out below
+            found = metric.compute()
+    except ValueError:  # r² of one value
+        return math.nan
+    if row.of_columns:
+        both = (labels == 0).any(dim=0) & (labels == 1).any(dim=0)
+        found = found[: len(both)][both].mean()
+    return float(found if row.reduce is None else row.reduce(found))
 
 
 def score_of(task: Task, value: float, constant: float) -> float:
@@ -202,12 +196,18 @@ def constant_outputs(task: Task, train: np.ndarray) -> Tensor:
     return means.float() if task.kind == "regression" else torch.logit(means.float(), 1e-6)
 
 
-def constant_metric(task: Task, train: np.ndarray, images: np.ndarray) -> float:
-    """The metric, on some images, of the constant prediction that fits the training labels best."""
-    meter = Meter(task, torch.device("cpu"))
+def blind(task: Task, train: np.ndarray, images: np.ndarray) -> dict[str, float]:
+    """`measured` of the constant outputs that fit the training labels best, on some images.
+
+    Its accuracy is the base rate: that of always saying the most frequent class.
+
+    Args:
+        task: The task.
+        train: Positions of the training images.
+        images: Positions of the images that it is measured on.
+    """
     labels = torch.from_numpy(task.labels[images])
-    meter.update(constant_outputs(task, train).expand(len(images), -1), labels)
-    return meter.value()
+    return measured(task, constant_outputs(task, train).expand(len(images), -1), labels)
 
 
 def as_facts(task: Task) -> dict[str, Any]:

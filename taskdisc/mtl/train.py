@@ -25,7 +25,7 @@ from taskdisc.mtl.data import Split
 from taskdisc.mtl.kinds import KINDS
 from taskdisc.mtl.module import MultiTaskModule, flat_record
 from taskdisc.mtl.schedules import make_schedule
-from taskdisc.mtl.tasks import Task, as_facts
+from taskdisc.mtl.tasks import Task, as_facts, blind
 from taskdisc.mtl.weightings.active import ActiveWeighting
 
 if TYPE_CHECKING:
@@ -47,20 +47,25 @@ class Trained:
     """What a training gave.
 
     Attributes:
-        test: The metric of each task on the test images, at the chosen epoch, by name.
+        test: Of each task by name, its loss and all metrics of its kind on the test images, at the
+            chosen epoch.
+        blind: The same of the constant prediction that fits the training labels best.
         epoch: The epoch, from 1, that was best on the validation images, of equals the first.
         history: One record per epoch; see `MultiTaskModule`.
         shown: What the network has learned about its tasks.
         n_parameters: How many are trained and reached by a task.
         seconds: Wall time of training and validation, since it was started or went on.
+        step_seconds: The same per step.
     """
 
-    test: dict[str, float]
+    test: dict[str, dict[str, float]]
+    blind: dict[str, dict[str, float]]
     epoch: int
     history: list[dict[str, Any]]
     shown: list[dict[str, Any]]
     n_parameters: int
     seconds: float
+    step_seconds: float
 
 
 def train(
@@ -108,9 +113,10 @@ def train(
     """
     last, best = folder / LAST, folder / BEST
     goes_on = last.exists()
+    n_before = 0
     if goes_on:
         check_checkpoint(best)
-        check_checkpoint(last)
+        n_before = len(check_checkpoint(last)["history"])
     features = features_of(images, split, row, device)
     module = module_of(images, tasks, split, row, main=main, seed=seed, features=features)
     trainer = trainer_of(row, folder, device, devices, progress)
@@ -125,15 +131,18 @@ def train(
         seconds = time.perf_counter() - start
         # Not of the module, which with several devices was trained in other processes.
         history = check_checkpoint(last)["history"]
+        n_steps = trainer.global_step * (len(history) - n_before) / len(history)
         tester = trainer if devices == 1 else trainer_of(row, folder, device, 1, progress)
         tester.test(module, ckpt_path=best, weights_only=True, verbose=False)
     return Trained(
-        module.measured,
+        module.tested,
+        {task.name: blind(task, split.train, split.test) for task in tasks},
         best_epoch(history),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for n, p in module.network.named_parameters() if module.reached.get(n)),
         seconds,
+        seconds / max(n_steps, 1),
     )
 
 

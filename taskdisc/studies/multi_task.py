@@ -1,6 +1,6 @@
 """Which way of training several tasks does best? Rows of methods, trained from several seeds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
-from taskdisc.config import ImagesSettings, Settings
+from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
 from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from taskdisc.mtl.tasks import Task
 
 METHODS = ("architecture", "backbone", "weighting", "schedule")
+
+BY_HAND = "by hand"
+"""Begins the names of rows whose weights are given."""
 
 DIGITS: dict[str, TaskSettings] = {
     "digit": TaskSettings(kind="classification", of=("digit",)),
@@ -57,6 +60,11 @@ class ComparisonSettings(Settings):
     reference: str | None = None  # the row that the others are held against; the first one
     common: RowSettings = RowSettings(training=TrainingSettings(epochs=15, lr=2e-3))
     rows: dict[str, RowSettings] = Field(min_length=1)  # each says how it differs from `common`
+    # Every row in each of these variants, which say how they differ from it; as it is by default.
+    across: dict[str, dict[str, Any]] = {}
+    # Rows like the first one with weights of two tasks by hand, in so many steps from the first
+    # task alone to the second alone; none by default.
+    hand: int | None = Field(None, ge=2)
     seeds: int = Field(3, ge=1)  # trainings of each row
     seed: int = Field(0, ge=0)  # the first of them
 
@@ -87,11 +95,52 @@ class ComparisonSettings(Settings):
                 )
         return rows
 
+    @property
+    def every_row(self) -> dict[str, RowSettings]:
+        """All rows that are compared: `rows`, times `across`, and those with weights by hand."""
+        found = dict(self.rows)
+        if self.across:
+            found = {
+                f"{name}, {variant}": settings_from(
+                    RowSettings, _filled(given, row.model_dump(mode="json"))
+                )
+                for variant, given in self.across.items()
+                for name, row in self.rows.items()
+            }
+        if self.hand is not None:
+            first = next(iter(found.values()))
+            for name, weights in self.by_hand.items():
+                fixed = Method(name="fixed", weights=weights)
+                found[name] = first.model_copy(update={"weighting": fixed})
+        return found
+
+    @property
+    def by_hand(self) -> dict[str, list[float]]:
+        """The rows with weights by hand, and these; they add up to 1."""
+        steps = 0 if self.hand is None else self.hand
+        weights = [round(1 - step / (steps - 1), 6) for step in range(steps)]
+        return {f"{BY_HAND} {w:g} / {1 - w:.6g}": [w, round(1 - w, 6)] for w in weights}
+
     @model_validator(mode="after")
-    def _names_exist(self) -> Self:
+    def _every_row_can_be(self) -> Self:
+        if self.hand is not None and len(self.tasks) != 2:
+            raise SettingError(
+                f"`hand` must be left out unless there are two tasks, got {len(self.tasks)}: it "
+                "steps from the one to the other."
+            )
+        for variant, given in self.across.items():
+            try:
+                settings_from(RowSettings, _filled(given, self.common.model_dump(mode="json")))
+            except SettingError as error:
+                raise SettingError(f"in `across.{variant}`, {error}") from error
+        self._check_names()
+        return self
+
+    def _check_names(self) -> None:
+        rows = self.every_row
         for setting, name, choices in (
             ("main", self.main, self.tasks),
-            ("reference", self.reference, self.rows),
+            ("reference", self.reference, rows),
         ):
             if name is not None and name not in choices:
                 what = "task" if setting == "main" else "row"
@@ -99,7 +148,7 @@ class ComparisonSettings(Settings):
                     f"`{setting}` must be the name of a {what}, got {name!r}; "
                     f"{did_you_mean(name, choices)}"
                 )
-        for row_name, row in self.rows.items():
+        for row_name, row in rows.items():
             if self.main is not None and row.tasks and self.main not in row.tasks:
                 raise SettingError(
                     f"`rows.{row_name}.tasks` must have the main task '{self.main}', by which "
@@ -111,7 +160,6 @@ class ComparisonSettings(Settings):
                         f"`rows.{row_name}.tasks` must be names of tasks, got {task!r}; "
                         f"{did_you_mean(task, self.tasks)}"
                     )
-        return self
 
 
 def _filled(given: Any, below: Mapping[str, Any]) -> Any:
@@ -158,13 +206,39 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
             "weighting": Method(name="equal"),
             "schedule": Method(name="all"),
         }
-        row = settings.rows[like].model_copy(update=plain)
+        row = settings.every_row[like].model_copy(update=plain)
         # Beside no other task its weight would be a learning rate, or 0.
         return Work(images, [replace(every[name], weight=1.0)], split, row, 0)
-    row = settings.rows[cell["row"]]
+    row = settings.every_row[cell["row"]]
     names = row.tasks or tuple(settings.tasks)
     main = names.index(settings.main) if settings.main in names else None
+    architecture = _numbered(row.architecture, names)
+    row = row.model_copy(update={"architecture": architecture})
     return Work(images, [every[name] for name in names], split, row, main)
+
+
+def _numbered(architecture: Method, names: Sequence[str]) -> Method:
+    """An architecture whose settings name tasks by their numbers; they may be given by name.
+
+    Raises:
+        SettingError: there is no task of that name.
+    """
+    from taskdisc.mtl.architectures import ARCHITECTURES
+    from taskdisc.mtl.settings import OneTask
+
+    row = ARCHITECTURES.get(architecture.name)
+    found = {}
+    for setting, value in architecture.settings.items():
+        names_task = row is not None and isinstance(row.settings.get(setting), OneTask)
+        if not names_task or not isinstance(value, str):
+            continue
+        if value not in names:
+            raise SettingError(
+                f"`{setting}` of architecture '{architecture.name}' must be a task, got {value!r}; "
+                f"{did_you_mean(value, names)}"
+            )
+        found[setting] = list(names).index(value)
+    return architecture.model_copy(update=found)
 
 
 _last: dict[str, tuple[ImageSet, "Split", "dict[str, Task]"]] = {}
@@ -239,18 +313,18 @@ def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def cells(settings: ComparisonSettings) -> list[Cell]:
     """One per row and seed; of the single-task row, one per task and seed."""
-    for name, row in settings.rows.items():
+    for name, row in settings.every_row.items():
         _check_row(settings, name, row)
     alone: dict[tuple[str, str], None] = {}
     if settings.single_tasks:
         for name, single in single_rows(settings).items():
-            for task in settings.rows[name].tasks or settings.tasks:
+            for task in settings.every_row[name].tasks or settings.tasks:
                 alone[single, task] = None
     return [
         cell
         for seed in range(settings.seed, settings.seed + settings.seeds)
         for cell in (
-            *({"row": name, "seed": seed} for name in settings.rows),
+            *({"row": name, "seed": seed} for name in settings.every_row),
             *({"row": single, "task": task, "seed": seed} for single, task in alone),
         )
     ]
@@ -267,7 +341,8 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
     main = names.index(settings.main) if settings.main in names else None
     n = len(names)
     try:
-        check_architecture(row.architecture.name, n, row.architecture.settings)
+        architecture = _numbered(row.architecture, names)
+        check_architecture(architecture.name, n, architecture.settings)
         check_backbone(row.backbone.name, row.backbone.settings)
         check_weighting(row.weighting.name, n, main, row.weighting.settings)
         check_schedule(row.schedule.name, n, row.schedule.settings)
@@ -288,7 +363,8 @@ def check(settings: ComparisonSettings) -> None:
 def measure(
     settings: ComparisonSettings, cell: Cell, pool: Pool, progress: Progress, folder: Path
 ) -> dict[str, Any]:
-    """One training: the test metrics of its tasks at the chosen epoch, and its epochs."""
+    """One training: what was measured of its tasks at the chosen epoch, and its epochs."""
+    from taskdisc.mtl.module import plain
     from taskdisc.mtl.train import LAST, train
 
     work = work_of(settings, cell)
@@ -304,18 +380,16 @@ def measure(
     )
     (folder / LAST).unlink(missing_ok=True)  # the best epoch is kept, and needs the room alone
     return {
-        "test": {name: _number(value) for name, value in trained.test.items()},
+        "test": {name: plain(found) for name, found in trained.test.items()},
+        "blind": {name: plain(found) for name, found in trained.blind.items()},
         "metrics": {task.name: task.metric_name for task in work.tasks},
         "epoch": trained.epoch,
         "epochs": trained.history,
         "shown": trained.shown,
         "parameters": trained.n_parameters,
         "seconds": round(trained.seconds, 2),
+        "step_seconds": round(trained.step_seconds, 6),
     }
-
-
-def _number(value: float) -> float | None:
-    return value if np.isfinite(value) else None
 
 
 STUDY = Study(

@@ -34,7 +34,7 @@ def single_rows(settings: "ComparisonSettings") -> dict[str, str]:
     """
     names: dict[str, str] = {}
     found = {}
-    for name, row in settings.rows.items():
+    for name, row in settings.every_row.items():
         key = json.dumps([row.backbone.model_dump(), row.training.model_dump()], sort_keys=True)
         names.setdefault(key, f"{SINGLE} as '{name}'" if names else SINGLE)
         found[name] = names[key]
@@ -58,12 +58,12 @@ class Rows:
 
     def __init__(self, settings: "ComparisonSettings", records: Sequence[Record]) -> None:
         self.tasks = list(settings.tasks)
-        self.reference = settings.reference or next(iter(settings.rows))
-        self.records: dict[str, list[Record]] = {name: [] for name in settings.rows}
+        self.reference = settings.reference or next(iter(settings.every_row))
+        self.records: dict[str, list[Record]] = {name: [] for name in settings.every_row}
         for record in records:
             self.records.setdefault(record["row"], []).append(record)
         self.names = list(self.records)
-        self.singles = self.names[len(settings.rows) :]
+        self.singles = self.names[len(settings.every_row) :]
         self.metrics: dict[str, str] = {}
         for record in records:
             self.metrics |= record["metrics"]
@@ -491,7 +491,7 @@ def _papers(settings: "ComparisonSettings") -> dict[str, Paper]:
         "schedule": SCHEDULES,
     }
     found = {}
-    for row in settings.rows.values():
+    for row in settings.every_row.values():
         for kind, table in tables.items():
             name = getattr(row, kind).name
             if name in table and table[name].paper is not None:
