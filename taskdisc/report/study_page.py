@@ -62,6 +62,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         name: {
             "source": "data:image/png;base64," + base64.b64encode(picture).decode("ascii"),
             "caption": plot.caption,
+            "tall": plot.tall,
         }
         for (name, picture), plot in zip(pictures.items(), answer.plots.values(), strict=True)
     }

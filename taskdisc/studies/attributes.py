@@ -229,22 +229,22 @@ class _Found:
 def answer(settings: AttributesSettings, records: list[Record]) -> Answer:
     """A row for each attribute: how often it is there, and how it is correlated with the others."""
     found = _Found(settings, records[0])
-    texts = {
-        "The chosen attributes as tasks of `taskdisc mtl`": _yaml(found, found.chosen, settings)
-    }
+    texts = {"The chosen attributes, to be trained together": _yaml(found, found.chosen, settings)}
     if found.given:
         texts["The given ones"] = _yaml(found, found.given, settings)
     order = side_by_side(found.phi)
+    tall = len(found.names) > MOST_NUMBERED
     paper = SOURCES[settings.images.source].paper
     return Answer(
         [_line(found, place) for place in range(len(found.names))],
         _reading(settings, found),
         {
-            "correlations": Plot(_draw_map(found, order), _caption(found)),
+            "correlations": Plot(_draw_map(found, order), _caption(found), tall),
             "rates": Plot(
                 _draw_rates(found),
                 f"Share of the images with each attribute. {_marks(found)} Counts of all images: "
                 "there is nothing to average.",
+                tall,
             ),
         },
         texts=texts,
@@ -268,9 +268,13 @@ def _line(found: _Found, place: int) -> dict[str, Any]:
         "mean |φ|": float(np.delete(others, place).mean()),
         "most correlated with": found.names[nearest],
         "φ": float(found.phi[place, nearest]),
-        "chosen": found.chosen.index(place) + 1 if place in found.chosen else None,
-        "given": found.given.index(place) + 1 if place in found.given else None,
+        "chosen": _rank(place, found.chosen),
+        "given": _rank(place, found.given),
     }
+
+
+def _rank(place: int, places: Sequence[int]) -> str:
+    return str(places.index(place) + 1) if place in places else ""
 
 
 def _pairs(found: _Found) -> list[dict[str, Any]]:
@@ -368,7 +372,7 @@ def _draw_map(found: _Found, order: Sequence[int]) -> "Figure":
 
 def _draw_rates(found: _Found) -> "Figure":
     order = np.argsort(found.rates, kind="stable")
-    figure, (axes,) = figure_of(width=7.0, height=1.0 + 0.2 * len(order))
+    figure, (axes,) = figure_of(width=9.0, height=1.0 + 0.2 * len(order))
     colours = [COLOURS[1] if place in found.chosen else COLOURS[0] for place in order]
     axes.barh(range(len(order)), found.rates[order], color=colours)
     axes.set_yticks(range(len(order)), [found.label(place) for place in order], fontsize=8)

@@ -27,10 +27,14 @@ ALL_IMAGES = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, and a caption that says what its error bands or bars are."""
+    """A figure, and a caption that says what its error bands or bars are.
+
+    A tall one has the height that its width gives it on the page, however much that is.
+    """
 
     figure: "Figure"
     caption: str
+    tall: bool = False
 
 
 @dataclass(frozen=True)
