@@ -23,6 +23,9 @@ Without the side outputs that these two have in training, they give one output a
 
 _SIDE_OUTPUTS = ("aux1.", "aux2.", "AuxLogits.")
 
+TRAINED = "network."
+"""How names of a network's weights begin in the checkpoint of a training, `best.ckpt`."""
+
 
 def new_classifier(name: str, rule: str) -> nn.Module:
     """A classifier of torchvision with initial weights from PyTorch's generator.
@@ -93,6 +96,8 @@ def download_state(name: str, file: str) -> dict[str, Tensor]:
 def read_state(path: Path, rule: str) -> dict[str, Tensor]:
     """The tensors in a file, by name; runs nothing that the file holds.
 
+    Of a checkpoint of `taskdisc mtl` those of its network, whose names begin with `network.`.
+
     Args:
         path: The file.
         rule: The start of an error sentence that goes on with "weights" or "tensors".
@@ -110,6 +115,8 @@ def read_state(path: Path, rule: str) -> dict[str, Tensor]:
             f"{rule} tensors, got '{path}', which cannot be read without running what it holds or "
             "not at all; write it with torch.save(network.state_dict(), path)."
         ) from error
+    if isinstance(state, dict) and "taskdisc" in state:  # the checkpoint of a training
+        state = _of_network(state.get("state_dict"))
     tensors = isinstance(state, dict) and all(torch.is_tensor(value) for value in state.values())
     if not tensors or not state:
         raise SettingError(
@@ -117,6 +124,12 @@ def read_state(path: Path, rule: str) -> dict[str, Tensor]:
             "write it with torch.save(network.state_dict(), path)."
         )
     return state
+
+
+def _of_network(state: object) -> dict[str, object]:
+    """Of all states of a training, those of its network."""
+    found = state if isinstance(state, dict) else {}
+    return {key: value for key, value in found.items() if str(key).startswith(TRAINED)}
 
 
 def load_classifier(

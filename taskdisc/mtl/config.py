@@ -1,7 +1,7 @@
 """The settings of multi-task training; importing it imports no torch."""
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -36,7 +36,6 @@ class TaskSettings(Settings):
     positives: tuple[str, ...] = ()  # binary: the classes of the target that are yes
     among: tuple[str, ...] = ()  # classes of the target whose images have a label; all of them
     weight: float = Field(1.0, ge=0)  # of its loss, before any weighting
-    head_lr: float = Field(1.0, gt=0)  # times the learning rate, for its head
     metric: str = ""  # by which it is compared; its kind's first by default
     also: tuple[str, ...] = ()  # other metrics that tables show beside it, or its loss
     labelled: int | None = Field(None, ge=1)  # training images that keep their label; all
@@ -86,6 +85,7 @@ class TrainingSettings(Settings):
     batch: int = Field(64, ge=1)  # images; a few more where a rare label would be missing
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # sgd: with momentum 0.9
     lr: float = Field(1e-3, gt=0)
+    head_lr: dict[str, Annotated[float, Field(gt=0)]] = Field({})  # times `lr`, of a head
     weight_decay: float = Field(0.0, ge=0)
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     # How gradients of several tasks are had: all of them (jacobian), or only their inner products,

@@ -74,7 +74,7 @@ def tasks_of(
     for number, (name, task) in enumerate(settings.items()):
         labels, n_outputs = _labels(images, name, task, split.train)
         _check_varies(name, task, labels[split.train])
-        made = Task(name, task.kind, labels, n_outputs, task.weight, task.head_lr, task.metric)
+        made = Task(name, task.kind, labels, n_outputs, task.weight, task.metric)
         if task.labelled is not None:
             rng = np.random.default_rng([seed, number])
             made = _with_labels(made, task.labelled, split.train, rng)

@@ -157,3 +157,8 @@ METRICS: dict[str, Metric] = {
     "mse": Metric("mean squared error", _mse, _values, higher_is_better=False),
 }
 """By name."""
+
+
+def higher_is_better(metric: str) -> bool:
+    """Whether more of a metric is better; of the loss it is not."""
+    return metric in METRICS and METRICS[metric].higher_is_better

@@ -147,11 +147,11 @@ class MultiTaskModule(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One optimiser; heads have learning rates of their own."""
-        lr = self.training_settings.lr
+        lr, head_lr = self.training_settings.lr, self.training_settings.head_lr
         heads = [list(head.parameters()) for head in self.network.heads]
         in_heads = {id(p) for head in heads for p in head}
         groups = [
-            {"params": head, "lr": lr * task.head_lr}
+            {"params": head, "lr": lr * head_lr.get(task.name, 1.0)}
             for head, task in zip(heads, self.tasks, strict=True)
             if any(p.requires_grad for p in head)
         ]

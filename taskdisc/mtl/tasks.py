@@ -27,7 +27,6 @@ class Task:
         n_outputs: Outputs of its head: the number of classes, 1 for binary and one regression
             target, else the number of columns.
         weight: By which its loss is multiplied before any weighting, at least 0.
-        head_lr: By which the learning rate of its head is multiplied, above 0.
         metric: A key of `METRICS` that its kind takes.
 
     Raises:
@@ -39,7 +38,6 @@ class Task:
     labels: np.ndarray
     n_outputs: int
     weight: float = 1.0
-    head_lr: float = 1.0
     metric: str = ""
 
     def __post_init__(self) -> None:

@@ -247,10 +247,7 @@ def module_of(
         main,
         seed,
         {
-            "tasks": {
-                task.name: {**as_facts(task), "weight": task.weight, "head_lr": task.head_lr}
-                for task in tasks
-            },
+            "tasks": {task.name: {**as_facts(task), "weight": task.weight} for task in tasks},
             "n_train": len(split.train),
             "seed": seed,
             "main": main,

@@ -16,7 +16,8 @@ from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSetti
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.images import source_of
-from taskdisc.studies.multi_task_answer import SINGLE, answer_of, single_rows
+from taskdisc.studies.multi_task_answer import answer_of
+from taskdisc.studies.multi_task_rows import BLIND, BY_HAND, SINGLE, single_rows, variant_of
 from taskdisc.studies.study import Cell, Study
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
 METHODS = ("architecture", "backbone", "weighting", "schedule")
 
-BY_HAND = "by hand"
-"""Begins the names of rows whose weights are given."""
+TAKEN = {SINGLE: "each task alone", BLIND: "what needs no image", BY_HAND: "a row of `hand`"}
+"""How names of rows may not begin, and what stands there."""
 
 DIGITS: dict[str, TaskSettings] = {
     "digit": TaskSettings(kind="classification", of=("digit",)),
@@ -61,7 +62,7 @@ class ComparisonSettings(Settings):
     common: RowSettings = RowSettings(training=TrainingSettings(epochs=15, lr=2e-3))
     rows: dict[str, RowSettings] = Field(min_length=1)  # each says how it differs from `common`
     # Every row in each of these variants, which say how they differ from it; as it is by default.
-    across: dict[str, dict[str, Any]] = {}
+    across: dict[str, dict[str, Any]] = Field({})
     # Rows like the first one with weights of two tasks by hand, in so many steps from the first
     # task alone to the second alone; none by default.
     hand: int | None = Field(None, ge=2)
@@ -88,11 +89,12 @@ class ComparisonSettings(Settings):
     @classmethod
     def _can_be_made(cls, rows: dict[str, RowSettings]) -> dict[str, RowSettings]:
         for name in rows:
-            if name.startswith(SINGLE):
-                raise SettingError(
-                    f"`rows` must have names that do not begin with {SINGLE!r}, which is each task "
-                    f"alone, got {name!r}; rename it."
-                )
+            for taken, what in TAKEN.items():
+                if name.startswith(taken):
+                    raise SettingError(
+                        f"`rows` must have names that do not begin with {taken!r}, which is "
+                        f"{what}, got {name!r}; rename it."
+                    )
         return rows
 
     @property
@@ -101,7 +103,7 @@ class ComparisonSettings(Settings):
         found = dict(self.rows)
         if self.across:
             found = {
-                f"{name}, {variant}": settings_from(
+                variant_of(name, variant): settings_from(
                     RowSettings, _filled(given, row.model_dump(mode="json"))
                 )
                 for variant, given in self.across.items()
@@ -154,12 +156,16 @@ class ComparisonSettings(Settings):
                     f"`rows.{row_name}.tasks` must have the main task '{self.main}', by which "
                     f"rows are compared, got {', '.join(row.tasks)}; add it."
                 )
-            for task in row.tasks:
-                if task not in self.tasks:
-                    raise SettingError(
-                        f"`rows.{row_name}.tasks` must be names of tasks, got {task!r}; "
-                        f"{did_you_mean(task, self.tasks)}"
-                    )
+            for setting, tasks in (
+                ("tasks", row.tasks),
+                ("training.head_lr", row.training.head_lr),
+            ):
+                for task in tasks:
+                    if task not in self.tasks:
+                        raise SettingError(
+                            f"`rows.{row_name}.{setting}` must be names of tasks, got {task!r}; "
+                            f"{did_you_mean(task, self.tasks)}"
+                        )
 
 
 def _filled(given: Any, below: Mapping[str, Any]) -> Any:

@@ -387,6 +387,8 @@ def write_study(path: Path) -> Answer:
         write_atomic(path / READING, done.answer.reading + "\n")
         if done.answer.summary:
             write_atomic(path / SUMMARY, _markdown(done.answer.summary))
+        for name, lines in done.answer.more.items():
+            write_atomic(path / f"{name}.md", _markdown(lines))
         write_atomic(path / REPORT, render_study(path, done, pictures))
         # Last, because its presence is what makes a study finished.
         write_atomic(path / TABLE, csv_text(done.answer.table))

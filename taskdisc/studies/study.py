@@ -48,6 +48,7 @@ class Answer:
         arrays: Named arrays for further use, by the name of the `.npz` that keeps them; no objects.
         texts: Plain text for the page, by its title.
         summary: The table as people read it, where that is shorter.
+        more: Further tables to be read, by the name of the `.md` that keeps them.
         tables: Further tidy rows, by the name of the `.csv` that keeps them.
         papers: Where the methods come from that it compared, by their names.
     """
@@ -58,6 +59,7 @@ class Answer:
     arrays: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     texts: dict[str, str] = field(default_factory=dict)
     summary: list[dict[str, Any]] = field(default_factory=list)
+    more: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     tables: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     papers: dict[str, "Paper"] = field(default_factory=dict)
 

@@ -88,6 +88,17 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
     assert kept.mean() == pytest.approx(0, abs=1e-5) and kept.std() == pytest.approx(1, abs=1e-5)
 
 
+def test_labels_may_be_of_some_classes_alone(images: ImageSet) -> None:
+    split = split_of(len(images), 0.1, 0.1, 0)
+    digits = images.targets["digit"]
+    each = {"kind": "binary", "of": "digit", "positives": "3", "among": ["3", "5"]}
+    two, few = of(images, split, two=each, few={**each, "labelled": 10})
+    assert np.array_equal(two.known, np.isin(digits, [3, 5]))
+    assert np.array_equal(two.labels[two.known, 0], digits[two.known] == 3)
+    kept = few.known[split.train]
+    assert kept.sum() == 10 and few.labels[split.train][kept].sum() == 5
+
+
 @pytest.mark.parametrize(
     ("task", "message"),
     [
@@ -109,7 +120,8 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
         ({"kind": "regression", "of": "rod"}, "`of` of task 't' must be a measure of pixels"),
         (
             {"kind": "classification", "of": "digit", "labelled": 2000},
-            "`labelled` of task 't' must be at most the 1437 training images, got 2000",
+            "`labelled` of task 't' must be at most the 1437 training images that have a "
+            "label, got 2000",
         ),
         ({"kind": "classification", "of": ["digit", "bright"]}, "`of` must be one target"),
         (
@@ -124,7 +136,22 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
             {"kind": "binary", "of": "digit", "metric": "acuracy"},
             "`metric` must be a known one and one that .* did you mean 'accuracy'",
         ),
-        ({"kind": "binary", "of": "digit", "head_lr": 0}, "`head_lr` must be greater than 0"),
+        (
+            {"kind": "classification", "of": "digit", "among": ["1", "ten"]},
+            "`among` of task 't' must be classes of 'digit', got 'ten'",
+        ),
+        (
+            {"kind": "classification", "of": "digit", "among": ["1"]},
+            "task 't' must have at least two classes among its training images",
+        ),
+        (
+            {"kind": "regression", "of": "bright", "among": ["1"]},
+            "`among` must be left out of a task of kind regression, got 1",
+        ),
+        (
+            {"kind": "binary", "of": "digit", "also": ["lost"]},
+            "`also` must be a known one and one that .* did you mean 'loss'",
+        ),
     ],
 )
 def test_tasks_that_cannot_be(images: ImageSet, task: dict[str, Any], message: str) -> None:

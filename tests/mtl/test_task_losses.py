@@ -11,11 +11,11 @@ from torch.nn import functional as F
 from taskdisc.errors import SettingError
 from taskdisc.mtl.kinds import KINDS, METRICS
 from taskdisc.mtl.tasks import (
-    Meter,
     Task,
-    constant_metric,
+    blind,
     constant_outputs,
     loss_of,
+    measured,
     per_image,
     score_of,
 )
@@ -93,9 +93,7 @@ def test_metrics_agree_with_scikit_learn_and_leave_out_the_unknown(kind: str, me
     from sklearn import metrics as reference
 
     outputs, labels = example(kind, 60)
-    meter = Meter(made(kind, labels, metric, outputs.shape[1]), CPU)
-    for part in torch.arange(60).split(25):
-        meter.update(outputs[part], labels[part])
+    task = made(kind, labels, metric, outputs.shape[1])
     if kind == "classification":
         known = labels >= 0
         y, found, scores = labels[known], outputs[known].argmax(1), None
@@ -123,37 +121,41 @@ def test_metrics_agree_with_scikit_learn_and_leave_out_the_unknown(kind: str, me
             "mae": reference.mean_absolute_error,
             "mse": reference.mean_squared_error,
         }[metric](y, found)
-    assert meter.value() == pytest.approx(expected, abs=1e-5)
+    found = measured(task, outputs, labels)
+    assert found[metric] == pytest.approx(expected, abs=1e-5)
+    assert set(found) == {"loss", *KINDS[kind].metrics}
+    assert found["loss"] == pytest.approx(float(loss_of(kind, outputs, labels)), rel=0.2)
 
 
 def test_a_metric_of_too_little_is_nan() -> None:
-    meter = Meter(made("regression", torch.ones(1, 1), "r2", 1), CPU)
-    meter.update(torch.ones(1, 1), torch.ones(1, 1))
-    assert math.isnan(meter.value())
+    task = made("regression", torch.ones(1, 1), "", 1)
+    found = measured(task, torch.ones(1, 1), torch.ones(1, 1))
+    assert math.isnan(found["r2"]) and found["mae"] == 0
 
 
 def test_a_metric_of_nothing_is_nan() -> None:
-    assert math.isnan(Meter(made("binary", torch.full((3, 1), torch.nan), "", 1), CPU).value())
+    labels = torch.full((3, 1), torch.nan)
+    found = measured(made("binary", labels, "", 1), torch.ones(3, 1), labels)
+    assert all(math.isnan(value) for value in found.values())
 
 
 def test_classes_that_do_not_occur_do_not_count() -> None:
-    meter = Meter(made("classification", torch.tensor([0]), "balanced-accuracy", 3), CPU)
-    found = torch.tensor([0, 0, 1, 2])
-    meter.update(torch.nn.functional.one_hot(found, 3).float(), torch.tensor([0, 0, 1, 1]))
-    assert meter.value() == pytest.approx(0.75)
+    labels = torch.tensor([0, 0, 1, 1])
+    outputs = torch.nn.functional.one_hot(torch.tensor([0, 0, 1, 2]), 3).float()
+    found = measured(made("classification", labels, "", 3), outputs, labels)
+    assert found["balanced-accuracy"] == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("metric", ["auc", "average-precision"])
 def test_labels_of_one_class_do_not_count(metric: str) -> None:
     outputs = torch.tensor([[-1.0, 1.0], [2.0, 1.0]])
     labels = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    meter = Meter(made("multi-label", labels, metric, 2), CPU)
-    meter.update(outputs, labels)
-    assert meter.value() == 1  # of the first column
+    found = measured(made("multi-label", labels, "", 2), outputs, labels)
+    assert found[metric] == 1  # of the first column
     for label in (0.0, 1.0):
-        alone = Meter(made("binary", labels[:, :1], metric, 1), CPU)
-        alone.update(outputs[:, :1], torch.full((2, 1), label))
-        assert math.isnan(alone.value())
+        alone = torch.full((2, 1), label)
+        found = measured(made("binary", alone, "", 1), outputs[:, :1], alone)
+        assert math.isnan(found[metric])
 
 
 @each_kind
@@ -172,11 +174,20 @@ def test_the_constant_prediction_is_the_best_that_sees_no_image(kind: str) -> No
 def test_scores_of_errors_are_the_share_that_is_explained() -> None:
     labels = torch.tensor([[-1.0], [1.0], [3.0]])
     task = made("regression", labels, "mse", 1)
-    constant = constant_metric(task, np.arange(3), np.arange(3))
+    constant = blind(task, np.arange(3), np.arange(3))["mse"]
     assert constant == pytest.approx(8 / 3)
     assert score_of(task, constant, constant) == 0
     assert score_of(task, 0.0, constant) == 1
     assert score_of(made("binary", labels.clamp(0, 1), "auc", 1), 0.7, 0.5) == 0.7
+
+
+def test_blind_is_the_base_rate() -> None:
+    labels = torch.tensor([[1.0], [0.0], [0.0], [0.0], [1.0]])
+    found = blind(made("binary", labels, "", 1), np.arange(4), np.arange(5))
+    assert found["accuracy"] == pytest.approx(0.6) and found["balanced-accuracy"] == 0.5
+    assert found["average-precision"] == pytest.approx(0.4)
+    entropy = -(2 * np.log(0.25) + 3 * np.log(0.75)) / 5
+    assert found["loss"] == pytest.approx(entropy)
 
 
 def test_every_metric_is_one_of_some_kind() -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training import SPLIT, finite, fit, images, module, moved, row, run, tasks
 
 from taskdisc.errors import ImageSetError, RunFailedError, RunFolderError, SettingError
+from taskdisc.mtl.architectures.hard_sharing import HardSharing
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.data import Batches
 from taskdisc.mtl.module import ORDER, MultiTaskModule
@@ -100,7 +101,7 @@ def test_equal_weights_are_a_plain_loop(change: str, optimizer: str) -> None:
 
 
 def test_a_head_has_a_learning_rate_of_its_own() -> None:
-    settings, of = row({"epochs": 2, "lr": 1e-3}), tasks(parity={"head_lr": 10.0})
+    settings, of = row({"epochs": 2, "lr": 1e-3, "head_lr": {"parity": 10.0}}), tasks()
     made, plain = module(settings, of), module(settings, of)
     fast = list(plain.network.heads[1].parameters())
     slow = [p for p in plain.network.parameters() if not any(p is q for q in fast)]
@@ -515,7 +516,31 @@ def test_labels_that_are_missing_where_they_are_needed(number: int) -> None:
     of[number] = without(tasks()[number], SPLIT.validation)
     with pytest.raises(ImageSetError, match="must have labels enough for its metric"):
         module(row(), of, main=number)
-    assert fit(module(row(), of, main=None)).history[0]["validation_metrics"][number] is None
+    fitted = fit(module(row(), of, main=None))
+    assert set(fitted.history[0]["validation"][number].values()) == {None}
+
+
+# ---- what it leaves for others -------------------------------------------------------------
+
+
+def test_a_trained_backbone_goes_on_in_another_training(tmp_path: Path) -> None:
+    run(tmp_path / "first", row({"epochs": 1}))
+    weights = str(tmp_path / "first" / BEST)
+    fixed = module(row(backbone={"name": "lenet", "mode": "fixed", "weights": weights}))
+    trained = module(row())
+    trained.load_state_dict(torch.load(weights, weights_only=True)["state_dict"])
+    pixels = trained.prepared(torch.from_numpy(SPLIT.test))
+    (frozen,) = fixed._frozen
+    assert frozen is not None
+    shared = cast(HardSharing, trained.network).shared.eval()
+    assert_close(frozen(pixels), shared(pixels))
+
+
+def test_a_network_without_a_backbone_for_all_leaves_none(tmp_path: Path) -> None:
+    run(tmp_path / "first", row({"epochs": 1}, architecture="independent"))
+    weights = str(tmp_path / "first" / BEST)
+    with pytest.raises(SettingError, match="a checkpoint whose network has none for all tasks"):
+        module(row(backbone={"name": "lenet", "mode": "fixed", "weights": weights}))
 
 
 # ---- the chosen epoch ----------------------------------------------------------------------
@@ -556,7 +581,7 @@ def test_test_images_are_asked_for_once_at_the_chosen_epoch(
     scores = [record["score"] for record in trained.history]
     assert scores.index(max(scores)) + 1 == trained.epoch < 5
     if main == 0:
-        assert scores == [record["validation_metrics"][0] for record in trained.history]
+        assert scores == [record["validation"][0]["accuracy"] for record in trained.history]
     # The figures are those of the weights of that epoch.
     made = module(settings)
     saved = torch.load(tmp_path / BEST, weights_only=True)
@@ -566,13 +591,13 @@ def test_test_images_are_asked_for_once_at_the_chosen_epoch(
     outputs = made.network(prepared(made, torch.from_numpy(SPLIT.test)))
     digit = torch.from_numpy(made.tasks[0].labels[SPLIT.test])
     right = (outputs[0].argmax(1) == digit).double().mean()
-    assert trained.test["digit"] == pytest.approx(float(right))
+    assert trained.test["digit"]["accuracy"] == pytest.approx(float(right))
     odd = torch.from_numpy(made.tasks[1].labels[SPLIT.test])
     right = ((outputs[1] > 0) == (odd > 0.5)).double().mean()
-    assert trained.test["parity"] == pytest.approx(float(right))
+    assert trained.test["parity"]["accuracy"] == pytest.approx(float(right))
     bright = torch.from_numpy(made.tasks[2].labels[SPLIT.test])
     left = ((outputs[2] - bright) ** 2).sum() / ((bright - bright.mean()) ** 2).sum()
-    assert trained.test["bright"] == pytest.approx(1 - float(left.detach()), abs=1e-5)
+    assert trained.test["bright"]["r2"] == pytest.approx(1 - float(left.detach()), abs=1e-5)
 
 
 # ---- several devices -----------------------------------------------------------------------

@@ -97,6 +97,6 @@ def moved(made: MultiTaskModule, act: Callable[[], object]) -> dict[str, bool]:
 
 def finite(record: dict[str, Any]) -> bool:
     """Whether the losses and metrics of an epoch's record are numbers."""
-    names = ("losses", "validation_losses", "validation_metrics")
-    values = [record["score"], *(value for name in names for value in record[name])]
+    validated = [value for found in record["validation"] for value in found.values()]
+    values = [record["score"], *record["losses"], *validated]
     return all(value is not None and np.isfinite(value) for value in values)

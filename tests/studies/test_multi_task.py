@@ -16,7 +16,7 @@ from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.multi_task import ComparisonSettings, answer_of, cells, check, work_of
-from taskdisc.studies.multi_task_answer import SINGLE, Rows
+from taskdisc.studies.multi_task_rows import SINGLE, Rows
 from taskdisc.studies.run import new_study, open_study, run_study, study, write_study
 from taskdisc.studies.study import Record
 
@@ -120,6 +120,21 @@ ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
         ({"rows": {"a": {"tasks": ["digits"]}}}, "`rows.a.tasks` must be names of tasks"),
         ({"main": "digits"}, "`main` must be the name of a task, got 'digits'; did you mean"),
         ({"reference": "x"}, "`reference` must be the name of a row, got 'x'"),
+        ({"rows": {"by hand, mine": {}}}, "do not begin with 'by hand', which is a row of `hand`"),
+        ({"hand": 5}, "`hand` must be left out unless there are two tasks, got 3"),
+        ({"across": {"x": {"wei": 1}}}, "in `across.x`, `wei` is not a setting"),
+        (
+            {"rows": {"a": {"training": {"head_lr": {"digits": 0.5}}}}},
+            "`rows.a.training.head_lr` must be names of tasks, got 'digits'; did you mean 'digit'",
+        ),
+        (
+            {"rows": {"a": {"training": {"head_lr": {"digit": 0}}}}},
+            "`rows.a.training.head_lr.digit` must be greater than 0",
+        ),
+        (
+            {"rows": {"a": {"architecture": {"name": "label-reuse", "giver": "digits"}}}},
+            "`giver` of architecture 'label-reuse' must be a task, got 'digits'; did you mean",
+        ),
         ({"rows": {"a": {"weighting": "x"}}}, "in row 'a', the weighting must be a known one"),
         ({"rows": {"a": {"weighting": "pcd"}}}, "in row 'a', `main` must name the main task"),
         (
@@ -143,6 +158,9 @@ def test_comparisons_that_cannot_be(values: dict[str, Any], message: str) -> Non
         check(settings_of(**values))
 
 
+METRIC = {"a": "accuracy", "b": "mae", "c": "accuracy", "d": "accuracy"}
+
+
 def record(row: str, seed: int, **test: float | None) -> Record:
     """A record of two epochs with these test metrics."""
     n = len(test)
@@ -152,20 +170,21 @@ def record(row: str, seed: int, **test: float | None) -> Record:
         "weights": [1.0] * n,
         "cosines": [[1.0] * n] * n,
         "conflicts": 0.0 if n > 1 else None,
-        "validation_losses": [1.0] * n,
-        "validation_metrics": [0.5] * n,
+        "validation": [{"loss": 1.0, METRIC[name]: 0.5} for name in test],
         "score": 0.5,
     }
     return {
         "row": row,
         "seed": seed,
-        "test": test,
-        "metrics": {name: {"a": "accuracy", "b": "mae"}[name] for name in test},
+        "test": {name: {"loss": 1.0, METRIC[name]: value} for name, value in test.items()},
+        "blind": {name: {"loss": 2.0, METRIC[name]: 0.25} for name in test},
+        "metrics": {name: METRIC[name] for name in test},
         "epoch": 2,
         "epochs": [{"epoch": 1, **epoch}, {"epoch": 2, **epoch}],
         "shown": [{"title": "units", "matrix": [[1.0] * n] * n, "text": ""}],
         "parameters": 10,
         "seconds": 1.0,
+        "step_seconds": 0.01,
     }
 
 
@@ -222,7 +241,8 @@ def test_rows_are_compared_over_the_tasks_that_both_have() -> None:
 
 def test_one_metric_that_is_missing_in_one_seed_is_left_out_there() -> None:
     found = records((0.6, 1.0))
-    found[5]["test"]["a"] = found[5]["test"]["b"] = None  # the second row of the second seed
+    for name, values in found[5]["test"].items():
+        values[METRIC[name]] = None  # the second row of the second seed
     answer = answer_of(settings_of(**TWO), found)
     assert "nan" not in answer.reading and answer.table[1]["Δm [%]"] == pytest.approx(35)
     assert [line["n_compared"] for line in answer.table[:2]] == [2, 1]
@@ -248,6 +268,8 @@ def test_explained_variance_is_compared_by_what_is_left() -> None:
     found = [record("first", 0, a=0.9), record("second", 0, a=0.95), record(SINGLE, 0, a=0.0)]
     for line in found:
         line["metrics"] = {"a": "r2"}
+        line["test"]["a"]["r2"] = line["test"]["a"]["accuracy"]
+        line["epochs"][0]["validation"][0]["r2"] = 0.5
     rows = Rows(settings, found)
     np.testing.assert_allclose(rows.gains["first"], 90)
     np.testing.assert_allclose(rows.differences["second"], 50)
@@ -267,6 +289,84 @@ def test_rows_of_another_backbone_have_single_tasks_of_their_own() -> None:
     assert alone == [(SINGLE, "a"), (SINGLE, "b"), (other, "a"), (other, "b")]
     work = work_of(settings, {"row": other, "task": "a", "seed": 0})
     assert work.row.backbone.name == "convnet" and work.tasks[0].weight == 1
+
+
+def test_every_row_is_trained_in_every_variant() -> None:
+    settings = settings_of(
+        rows={"a": {"training": {"lr": 0.1}}, "b": {"architecture": "mtan"}},
+        across={"plain": {}, "slow": {"weighting": "pcgrad", "training": {"epochs": 3}}},
+        reference="b, plain",
+    )
+    found = settings.every_row
+    assert list(found) == ["a, plain", "b, plain", "a, slow", "b, slow"]
+    slow = found["a, slow"]
+    assert (slow.weighting.name, slow.training.lr, slow.training.epochs) == ("pcgrad", 0.1, 3)
+    assert found["b, slow"].architecture.name == "mtan"
+    # What is written to a run's folder and read again is the same, not taken twice.
+    assert settings_of(**settings.model_dump(mode="json")) == settings
+    assert len(cells(settings)) == 3 * (4 + 2 * 3 + 2 * 3)  # single tasks of every training
+
+
+def test_weights_by_hand_go_from_one_task_to_the_other() -> None:
+    settings = settings_of(**TWO, hand=5)
+    weights = [row.weighting.settings for row in settings.every_row.values()][2:]
+    assert weights == [{"weights": [w, 1 - w]} for w in (1, 0.75, 0.5, 0.25, 0)]
+    assert list(settings.every_row)[2:4] == ["by hand 1 / 0", "by hand 0.75 / 0.25"]
+    tenths = settings_of(**TWO, hand=11).by_hand
+    assert "by hand 0.7 / 0.3" in tenths and tenths["by hand 0.7 / 0.3"] == [0.7, 0.3]
+
+
+def test_the_weights_by_hand_are_chosen_on_validation() -> None:
+    settings = settings_of(**TWO, hand=2, single_tasks=False)
+    found = [record("first", 0, a=0.5, b=2.0), record("second", 0, a=0.7, b=1.0)]
+    # The second has the better test metrics, the first the better validation score.
+    for row, score, test in (("1 / 0", 0.9, (0.6, 1.5)), ("0 / 1", 0.8, (0.9, 1.2))):
+        found.append(record(f"by hand {row}", 0, a=test[0], b=test[1]))
+        found[-1]["epochs"][1]["score"] = score
+    rows = Rows(settings, found)
+    assert rows.chosen_by_hand() == "by hand 1 / 0"
+    assert rows.beaten_by_hand() == ["first"]
+    answer = answer_of(settings, found)
+    assert "Of the 2 weights by hand, 1 / 0 have the best mean validation score" in answer.reading
+    assert "Of the 2 other rows, 1 are behind" in answer.reading
+    assert "hand" in answer.plots
+
+
+def test_places_are_by_seed_and_the_best_is_first() -> None:
+    settings = settings_of(**TWO)
+    found = []
+    for seed, second in enumerate((0.6, 0.4, 0.5)):
+        found += [record("first", seed, a=0.5, b=2.0), record("second", seed, a=second, b=1.0)]
+    rows = Rows(settings, found)
+    assert rows.ranks("a", "accuracy")["first"].tolist() == [2, 1, 1.5]
+    assert rows.ranks("b", "mae")["second"].tolist() == [1, 1, 1]
+    lines = answer_of(settings, found).more["tasks"]
+    assert lines[0]["place (from, to)"] == "1.5 (1, 2)"
+    assert lines[1]["difference to first [95 %]"] == "+0.0000 (-0.2484 to +0.2484)"
+
+
+def test_other_metrics_are_shown_and_what_needs_no_image() -> None:
+    tasks = {name: {**task, "also": "loss"} for name, task in TWO["tasks"].items()}
+    answer = answer_of(settings_of(**{**TWO, "tasks": tasks}), records((0.6, 1.0)))
+    first, *_, blind = answer.summary
+    assert first["a: loss"] == "1.000 ± 0.000" and blind["a: loss"] == "2.000 ± 0.000"
+    assert (blind["row"], blind["a: accuracy"]) == ("blind", "0.250 ± 0.000")
+
+
+def test_tasks_with_one_metric_have_a_mean() -> None:
+    tasks = {name: {"kind": "binary", "of": "digit", "positives": ["1"]} for name in "acd"}
+    found = [record("first", seed, a=0.5, c=0.7, d=0.9 + seed / 5) for seed in (0, 1)]
+    answer = answer_of(settings_of(tasks=tasks, rows={"first": {}}, single_tasks=False), found)
+    assert answer.table[0]["mean: accuracy"] == pytest.approx((0.7 + 0.7 + 0.2 / 3) / 2)
+
+
+def test_a_task_of_an_architecture_may_be_given_by_its_name() -> None:
+    reuse = {"name": "label-reuse", "giver": "parity"}
+    settings = settings_of(**{**SMALL, "rows": {"reuse": {"architecture": reuse}}})
+    work = work_of(settings, {"row": "reuse", "seed": 0})
+    assert [task.name for task in work.tasks].index("parity") == work.row.architecture.settings[
+        "giver"
+    ]
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
@@ -298,7 +398,9 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     folder.close()
 
     def timeless(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        return [{k: v for k, v in line.items() if k != "seconds"} for line in table]
+        return [
+            {k: v for k, v in line.items() if k not in ("seconds", "step [ms]")} for line in table
+        ]
 
     again = study("mtl", jobs=2, **{**SMALL, "seeds": 1})
     assert timeless(again.table) == timeless(answer.table)
@@ -306,11 +408,13 @@ def test_a_comparison_is_the_same_with_two_workers_and_from_its_journal(tmp_path
     files = {path.name for path in (tmp_path / "run" / "cells" / "0-equal-0").iterdir()}
     assert {"best.ckpt", "metrics.csv"} <= files and "last.ckpt" not in files
     seeds = (tmp_path / "run" / "seeds.csv").read_text().splitlines()
-    assert seeds[0] == "row,seed,task,metric,value,epoch" and len(seeds) == 1 + 3 * 3
+    assert seeds[0] == "row,seed,task,metric,value,blind,epoch"
+    assert len(seeds) == 1 + 3 * (3 + 5 + 5)  # loss and metrics of a classification, two binary
     epochs = (tmp_path / "run" / "epochs.csv").read_text().splitlines()
     assert len(epochs) == 1 + 2 * 3 * 3
     lines = (tmp_path / "run" / "table.md").read_text().splitlines()
-    assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 2 + len(answer.table)
+    assert lines[0].startswith("| row | digit: accuracy |") and len(lines) == 3 + len(answer.table)
+    assert lines[-1].startswith("| blind |")
     page = (tmp_path / "run" / "report.html").read_text()
     assert "Jacobian Descent for Multi-Objective Optimization" in page and "Δm" in page
     reopened = open_study(tmp_path / "run", Progress())

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from taskdisc.classifiers import default_weights, download_state, load, read_state
+from taskdisc.classifiers import TRAINED, default_weights, download_state, load, read_state
 from taskdisc.errors import SettingError
 from taskdisc.mtl.backbones.base import Backbone, Shape
 from taskdisc.mtl.backbones.common import COMMON, DOWNLOAD, Common
@@ -14,6 +14,9 @@ from taskdisc.mtl.backbones.row import Row
 
 OWN = "stages."
 """How the names of a backbone's own weights begin, and those of no classifier of torchvision."""
+
+SHARED = f"{TRAINED}shared."
+"""How names of its backbone's weights begin in a checkpoint, where it is one for all tasks."""
 
 
 def build(name: str, shape: Shape, row: Row, values: dict[str, Any]) -> Backbone:
@@ -57,7 +60,16 @@ def _state(name: str, model: str, weights: str) -> dict[str, Tensor]:
     if weights == DOWNLOAD:
         return download_state(model, "`weights`: WEIGHTS.pth")
     rule = f"`weights` of backbone '{name}' must be a file of"
-    return read_state(Path(weights).expanduser(), rule)
+    state = read_state(Path(weights).expanduser(), rule)
+    if not any(key.startswith(TRAINED) for key in state):
+        return state
+    shared = {key.removeprefix(SHARED): v for key, v in state.items() if key.startswith(SHARED)}
+    if not shared:
+        raise SettingError(
+            f"{rule} a backbone's weights, got '{weights}', a checkpoint whose network has none "
+            "for all tasks; take one of architecture hard-sharing."
+        )
+    return shared
 
 
 def _load_own(
