@@ -1,5 +1,7 @@
 """Comparisons on faces: from CelebA's files to what is learned beside what needs no look."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,6 @@ import torch
 from drawn_faces import HEIGHT, SOURCES_EIGHT, WIDTH, draw_faces
 from torchvision import models
 
-from taskdisc.cli import app
 from taskdisc.config import read_settings, settings_from
 from taskdisc.errors import SettingError
 from taskdisc.pool import Pool
@@ -54,14 +55,15 @@ def test_a_small_network_learns_what_is_to_be_seen(tmp_path: Path) -> None:
         assert seen["balanced-accuracy"] > 0.8 and blind["balanced-accuracy"] == 0.5
 
 
-def test_a_note_is_printed_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_note_is_printed_once(tmp_path: Path) -> None:
     root = draw_faces(tmp_path / "faces", 30, shapes={5: (100, 90)})
     options = ["--root", root, "--out", tmp_path / "run", "--set", "images.split=all"]
     changes = ["--set", "images.source=celeba", "--set", "images.size=own", "--jobs", "1"]
-    arguments = ["study", "attributes", *map(str, options), *changes]
-    app(arguments, standalone_mode=False)
-    said = capsys.readouterr().out
-    assert said.count("note: 1 of 30 images are not 178 x 218 pixels") == 1
+    command = [sys.executable, "-m", "taskdisc", "study", "attributes", *map(str, options)]
+    said = subprocess.run([*command, *changes], capture_output=True, text=True, check=True).stdout
+    words = "1 of 30 images are not 178 x 218 pixels, and were cut and resized to that"
+    assert said.count(f"note: {words}\n") == 1
+    assert f"Note: {words}." in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
