@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks, load_tasks
     from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
+    from taskdisc.mtl.load import LoadedNetwork, load_network
     from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
@@ -20,6 +21,7 @@ _HOMES = {
     "Confirmation": "taskdisc.taskness.confirm",
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
+    "LoadedNetwork": "taskdisc.mtl.load",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
     "Tasks": "taskdisc.discovery.tasks",
@@ -28,6 +30,7 @@ _HOMES = {
     "confirm": "taskdisc.taskness.confirm",
     "held_out": "taskdisc.images",
     "load_images": "taskdisc.images",
+    "load_network": "taskdisc.mtl.load",
     "load_tasks": "taskdisc.discovery.tasks",
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",
@@ -41,6 +44,7 @@ __all__ = [
     "Confirmation",
     "ImageSet",
     "LeNet",
+    "LoadedNetwork",
     "Scores",
     "SearchResult",
     "Tasks",
@@ -49,6 +53,7 @@ __all__ = [
     "confirm",
     "held_out",
     "load_images",
+    "load_network",
     "load_tasks",
     "score",
     "search",

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError, did_you_mean
-from taskdisc.pool import interruptible
+from taskdisc.pool import interruptible, stopped_status
 
 if TYPE_CHECKING:
     from taskdisc.methods import Method
@@ -142,7 +142,7 @@ def search(
                 f"go on with: taskdisc search --resume {folder.path}",
                 file=sys.stderr,
             )
-            raise SystemExit(130) from None
+            raise SystemExit(stopped_status()) from None
     page = write_report(folder.path)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -281,13 +281,14 @@ def runs(
 ) -> None:
     """List the runs below a folder."""
     from taskdisc.folder import RUNS
-    from taskdisc.listing import list_runs
+    from taskdisc.listing import NOTHING, list_runs
 
     rows = [] if folder is None and not RUNS.is_dir() else list_runs(folder or RUNS)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(rows)
+        columns = [name for name in rows[0] if any(row[name] != NOTHING for row in rows)]
+        _print_table([{name: row[name] for name in columns} for row in rows])
     else:
         print(f"no runs in '{folder or RUNS}'; make one with: taskdisc search")
 
@@ -444,7 +445,7 @@ def _run_study(
                 f"go on with: taskdisc {command} --resume {folder.path}",
                 file=sys.stderr,
             )
-            raise SystemExit(130) from None
+            raise SystemExit(stopped_status()) from None
     page = folder.path / REPORT
     if as_json:
         result = {"study": folder.name, "reading": answer.reading, "table": answer.table}
@@ -575,33 +576,33 @@ def main() -> None:
     """Run a command; a user's error is one line on standard error and an exit status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
-    try:
-        with interruptible():
+    with interruptible():
+        try:
             app(arguments)
-    except TaskdiscError as error:
-        if debug:
-            raise
-        print(f"taskdisc: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        # A disk that fills up or a folder that vanishes under a run; results so far are on disk.
-        if debug:
-            raise
-        place = f" '{error.filename}'" if error.filename else ""
-        why = error.strerror or error
-        print(f"taskdisc: reading or writing{place} failed: {why}.", file=sys.stderr)
-        raise SystemExit(RunFailedError.exit_code) from None
-    except MemoryError:
-        if debug:
-            raise
-        print(
-            "taskdisc: out of memory; what was computed is kept: use fewer --jobs or images.",
-            file=sys.stderr,
-        )
-        raise SystemExit(RunFailedError.exit_code) from None
-    except KeyboardInterrupt:
-        print("taskdisc: stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        except TaskdiscError as error:
+            if debug:
+                raise
+            print(f"taskdisc: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        except OSError as error:
+            # A disk that fills up or a folder that vanishes; results so far are on disk.
+            if debug:
+                raise
+            place = f" '{error.filename}'" if error.filename else ""
+            why = error.strerror or error
+            print(f"taskdisc: reading or writing{place} failed: {why}.", file=sys.stderr)
+            raise SystemExit(RunFailedError.exit_code) from None
+        except MemoryError:
+            if debug:
+                raise
+            print(
+                "taskdisc: out of memory; what was computed is kept: use fewer --jobs or images.",
+                file=sys.stderr,
+            )
+            raise SystemExit(RunFailedError.exit_code) from None
+        except KeyboardInterrupt:
+            print("taskdisc: stopped.", file=sys.stderr)
+            raise SystemExit(stopped_status()) from None
 
 
 def _settings(

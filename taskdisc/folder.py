@@ -87,6 +87,15 @@ def made_by(path: Path) -> str:
     return str(_said(path).get("made_by", SEARCH))  # searches made the first folders
 
 
+def started(path: Path) -> str:
+    """When a run was started, in UTC to the minute: `2026-05-01 17:30`.
+
+    Raises:
+        RunFolderError: the folder does not say.
+    """
+    return str(_said(path, "started"))[:16].replace("T", " ")
+
+
 def locked(path: Path) -> IO[str]:
     """Hold the folder's lock, which the system frees when this process ends in any way.
 

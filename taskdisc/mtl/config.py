@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from taskdisc.config import Settings
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.mtl.auxiliaries import resolved
 from taskdisc.mtl.kinds import KINDS, LOSS, METRICS
 
 
@@ -102,6 +103,7 @@ class RowSettings(Settings):
     weighting: Method = Method(name="equal")
     schedule: Method = Method(name="all")
     tasks: tuple[str, ...] = ()  # which of the tasks; all by default
+    aux: str = ""  # auxiliary tasks beside them: see `mtl.auxiliaries.FORMS`; none by default
     training: TrainingSettings = TrainingSettings()
 
     @field_validator("tasks")
@@ -111,6 +113,11 @@ class RowSettings(Settings):
             if tasks.count(task) > 1:
                 raise SettingError(f"`tasks` must name every task once, got {task!r} twice.")
         return tasks
+
+    @field_validator("aux")
+    @classmethod
+    def _auxiliaries_from_anywhere(cls, aux: str) -> str:
+        return resolved(aux) if aux else aux
 
     @field_validator("backbone")
     @classmethod

@@ -390,6 +390,7 @@ STUDY = Study(
     answer,
     check,
     texts_title="Tasks",
+    exact=True,
     words={
         "φ": "The correlation of two yes-or-no attributes over the images: 1 where the same images "
         "have both, −1 where each image has one of them, 0 where one says nothing of the other.",

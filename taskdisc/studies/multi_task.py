@@ -12,6 +12,7 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
+from taskdisc.mtl.auxiliaries import named
 from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -76,14 +77,7 @@ class ComparisonSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _rows_over_common(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        rows = values.get("rows", ROWS)
-        if not isinstance(rows, dict):
-            return values
-        default = cls.model_fields["common"].default.model_dump(mode="json")
-        common = _filled(values.get("common") or {}, default)
-        return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
+        return rows_over_common(cls, values)
 
     @field_validator("rows")
     @classmethod
@@ -123,6 +117,18 @@ class ComparisonSettings(Settings):
         weights = [round(1 - step / (steps - 1), 6) for step in range(steps)]
         return {f"{BY_HAND} {w:g} / {1 - w:.6g}": [w, round(1 - w, 6)] for w in weights}
 
+    @property
+    def main_task(self) -> str | None:
+        """The main task: where there are auxiliaries and none is named, the first one."""
+        if self.main is None and any(row.aux for row in self.every_row.values()):
+            return next(iter(self.tasks))
+        return self.main
+
+    def main_number(self, row: RowSettings) -> int | None:
+        """Which of the tasks of a row is the main one; None where there is none."""
+        names = row.tasks or tuple(self.tasks)
+        return names.index(self.main_task) if self.main_task in names else None
+
     @model_validator(mode="after")
     def _every_row_can_be(self) -> Self:
         if self.hand is not None and len(self.tasks) != 2:
@@ -151,9 +157,9 @@ class ComparisonSettings(Settings):
                     f"{did_you_mean(name, choices)}"
                 )
         for row_name, row in rows.items():
-            if self.main is not None and row.tasks and self.main not in row.tasks:
+            if self.main_task is not None and row.tasks and self.main_task not in row.tasks:
                 raise SettingError(
-                    f"`rows.{row_name}.tasks` must have the main task '{self.main}', by which "
+                    f"`rows.{row_name}.tasks` must have the main task '{self.main_task}', by which "
                     f"rows are compared, got {', '.join(row.tasks)}; add it."
                 )
             for setting, tasks in (
@@ -166,6 +172,18 @@ class ComparisonSettings(Settings):
                             f"`rows.{row_name}.{setting}` must be names of tasks, got {task!r}; "
                             f"{did_you_mean(task, self.tasks)}"
                         )
+
+
+def rows_over_common(kind: type[Settings], values: Any) -> Any:
+    """Values of settings with `rows`, by default their entries, each filled by `common`."""
+    if not isinstance(values, dict):
+        return values
+    rows = values.get("rows", kind.entries_of("rows")["rows"])
+    if not isinstance(rows, dict):
+        return values
+    default = kind.model_fields["common"].default.model_dump(mode="json")
+    common = _filled(values.get("common") or {}, default)
+    return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
 
 
 def _filled(given: Any, below: Mapping[str, Any]) -> Any:
@@ -217,10 +235,36 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
         return Work(images, [replace(every[name], weight=1.0)], split, row, 0)
     row = settings.every_row[cell["row"]]
     names = row.tasks or tuple(settings.tasks)
-    main = names.index(settings.main) if settings.main in names else None
+    tasks = [every[name] for name in names]
+    if row.aux:
+        tasks += _auxiliaries(settings, row, images, split, cell["seed"])
     architecture = _numbered(row.architecture, names)
     row = row.model_copy(update={"architecture": architecture})
-    return Work(images, [every[name] for name in names], split, row, main)
+    return Work(images, tasks, split, row, settings.main_number(row))
+
+
+def _auxiliaries(
+    settings: ComparisonSettings, row: RowSettings, images: ImageSet, split: "Split", seed: int
+) -> "list[Task]":
+    """The auxiliary tasks of a row, drawn alike for all rows of a seed that have them."""
+    from taskdisc.mtl.auxiliaries import auxiliary_tasks
+
+    key = row.aux, seed
+    if _aux.get("images") is not images:
+        _aux.clear()
+        _aux["images"] = images
+    if key not in _aux:
+        _aux[key] = auxiliary_tasks(row.aux, images, split.train, seed)
+    for task in _aux[key]:
+        if task.name in settings.tasks:
+            raise SettingError(
+                f"`tasks` must have other names than auxiliary tasks, got {task.name!r}; rename it."
+            )
+    return list(_aux[key])
+
+
+_aux: dict[Any, Any] = {}
+"""Auxiliary tasks of the images that were read last, for hashes of all images take their time."""
 
 
 def _numbered(architecture: Method, names: Sequence[str]) -> Method:
@@ -344,8 +388,8 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
     from taskdisc.mtl.weightings.make import checked as check_weighting
 
     names = row.tasks or tuple(settings.tasks)
-    main = names.index(settings.main) if settings.main in names else None
-    n = len(names)
+    main = settings.main_number(row)
+    n = len(names) + (named(row.aux).n_tasks if row.aux else 0)
     try:
         architecture = _numbered(row.architecture, names)
         check_architecture(architecture.name, n, architecture.settings)

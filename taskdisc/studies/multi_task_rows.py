@@ -94,14 +94,14 @@ class Rows:
         }
         single_of = single_rows(settings) if self.singles else {}
         self.gains = {name: self.delta_m(name, single) for name, single in single_of.items()}
-        if settings.main is None:
+        if settings.main_task is None:
             self.compared = "Δm [%]"
             self.differences = {name: self.delta_m(name, self.reference) for name in self.names}
         else:
-            metric = self.metrics[settings.main]
-            self.compared = f"{metric} of {settings.main}"
+            metric = self.metrics[settings.main_task]
+            self.compared = f"{metric} of {settings.main_task}"
             sign = 1 if higher_is_better(metric) else -1
-            column = self.tasks.index(settings.main)
+            column = self.tasks.index(settings.main_task)
             before = self.values[self.reference][:, column]
             self.differences = {
                 name: sign * (self.values[name][:, column] - before) for name in self.names

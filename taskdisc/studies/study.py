@@ -83,6 +83,8 @@ class Study:
             `measure` gets a pool of one.
         command: The command that runs it, where that is not `study NAME`.
         words: What the page explains, by word; those of taskness where none are given.
+        exact: Its figures are exact values, of which there are no repeats, so that the page has no
+            standard errors to explain.
         texts_title: What the page writes above the answer's texts.
         keeps_files: Whether `measure` also gets a folder of the cell's own, for logs and
             checkpoints.
@@ -99,3 +101,4 @@ class Study:
     texts_title: str = "What the networks learned"
     keeps_files: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = False
