@@ -407,7 +407,7 @@ def _run_study(
 ) -> None:
     """Start a study with the settings that were given, or go on with one."""
     from taskdisc.config import dump_settings
-    from taskdisc.folder import REPORT
+    from taskdisc.folder import REPORT, images_note
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
@@ -432,6 +432,8 @@ def _run_study(
                 )
             folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
+        if note := images_note(folder.path):
+            _say(f"note: {note}", as_json)
         try:
             answer = run_study(folder, pool, progress)
         except KeyboardInterrupt:

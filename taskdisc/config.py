@@ -94,6 +94,9 @@ class ImagesSettings(Settings):
     root: str | None = None  # where the images are, for sources that need it
     split: str = "train"
     download: bool = False  # fetch the source if it is not there yet
+    # Side that images are read at [pixels], `own` for as large as they are there; the source's
+    # usual. For what trains on images of any size; a search has 32.
+    size: Annotated[int, Field(ge=1, le=1024)] | Literal["own"] | None = None
     target: str | None = None  # whose classes are drawn; the source's first by default
     class_a: str | None = None  # the class that comes first; drawn by default
     n_classes: int | None = Field(None, ge=1)  # class A and n - 1 others

@@ -141,6 +141,15 @@ def images_content(path: Path) -> str:
     return str(_said(path, "images", "content"))
 
 
+def images_note(path: Path) -> str:
+    """What a user must know of how the images of a run were read; mostly nothing.
+
+    Raises:
+        RunFolderError: the folder does not say what its images are.
+    """
+    return str(_said(path, "images").get("note", ""))
+
+
 def check_settings(path: Path) -> None:
     """Refuse to go on with a run whose settings were changed since it was started.
 
@@ -192,7 +201,11 @@ def _environment(
     made_by: str, settings: Settings, images: ImageSet | None, pool: Pool
 ) -> dict[str, Any]:
     packages = ("torch", "torchvision", "nevergrad", "numpy", "scipy", "scikit-learn", "joblib")
-    about = {} if images is None else {"n": len(images), "content": images.content_hash()}
+    about: dict[str, Any] = {}
+    if images is not None:
+        about = {"n": len(images), "content": images.content_hash()}
+        if images.notes:
+            about["note"] = "; ".join(images.notes)
     return {
         "schema": 2,
         "made_by": made_by,

@@ -25,6 +25,7 @@ EVERY: dict[str, Any] = {
         "root": "/a folder/größe",
         "split": "test",
         "download": True,
+        "size": "own",
         "target": "coarse",
         "class_a": "no",  # a word that YAML would take for false
         "n_classes": 3,

@@ -67,6 +67,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         name: {
             "source": "data:image/png;base64," + base64.b64encode(picture).decode("ascii"),
             "caption": plot.caption,
+            "tall": plot.tall,
         }
         for (name, picture), plot in zip(pictures.items(), answer.plots.values(), strict=True)
     }
@@ -77,6 +78,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         folder=folder.resolve().name,
         question=row.question,
         reading=answer.reading,
+        note=environment.get("images", {}).get("note", ""),
         plots=shown,
         table=(answer.summary or answer.table)[:MOST_ROWS],
         n_rows=len(answer.summary or answer.table),
@@ -93,6 +95,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
         trainings=_trainings(folder) if isinstance(study.settings, ComparisonSettings) else [],
         texts=answer.texts,
+        texts_title=STUDIES[study.name].texts_title,
         papers=answer.papers,
         words={**(row.words or OF_TASKNESS), **({} if row.exact else OF_REPEATS)},
         style=source(environment_of, "page.css"),
