@@ -126,7 +126,7 @@ def attributes_of(images: ImageSet, measures: Sequence[str]) -> tuple[list[str],
 
 
 def _attributes(settings: AttributesSettings) -> tuple[list[str], np.ndarray]:
-    images, _ = images_of(settings.images, None, None)
+    images, _ = images_of(settings.images, None)
     return attributes_of(images, settings.measures)
 
 

@@ -52,7 +52,6 @@ class ComparisonSettings(Settings):
     """The tasks, the rows that are compared, and how often each is trained."""
 
     images: ImagesSettings = ImagesSettings()  # all of the source where no draw is given
-    side: int | None = Field(None, ge=1)  # of images [pixels]; the source's own
     test_split: str | None = None  # the source's own test split; else a share of the images
     test: float = Field(0.2, gt=0, lt=1)  # share that measures the result
     validation: float = Field(0.15, gt=0, lt=1)  # share that chooses the epoch
@@ -303,10 +302,10 @@ def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", 
     """The images, their split and all tasks of a seed, alike in all rows whichever a row has."""
     from taskdisc.mtl.data import split_of, tasks_of
 
-    drawn_by = {"images", "side", "test_split", "test", "validation", "tasks"}
+    drawn_by = {"images", "test_split", "test", "validation", "tasks"}
     key = f"{seed} {settings.model_dump_json(include=drawn_by)}"
     if key not in _last:
-        images, n_test = images_of(settings.images, settings.test_split, settings.side)
+        images, n_test = images_of(settings.images, settings.test_split)
         split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
         tasks = tasks_of(images, settings.tasks, split, seed)
         _last.clear()
@@ -315,9 +314,7 @@ def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", 
 
 
 @lru_cache(maxsize=1)
-def images_of(
-    settings: ImagesSettings, test_split: str | None, side: int | None
-) -> tuple[ImageSet, int]:
+def images_of(settings: ImagesSettings, test_split: str | None) -> tuple[ImageSet, int]:
     """The images, those of the test split last, and how many these are.
 
     Raises:
@@ -336,7 +333,6 @@ def images_of(
             f"`images.{name}` must be left out where no images are drawn, got {value!r}; set "
             "`images.n_images` to draw some, or `seed` for other splits."
         )
-    images = images if side is None else images.resized(side)
     if test_split is None:
         return images, 0
     if test_split == settings.split or "all" in (test_split, settings.split):
@@ -350,7 +346,6 @@ def images_of(
             f"{test_split!r}; a share of them is the test then."
         )
     tested = source_of(settings.model_copy(update={"split": test_split}))
-    tested = tested if side is None else tested.resized(side)
     if tested.classes != images.classes:
         raise ImageSetError(
             f"the split '{test_split}' must have the targets and classes of '{settings.split}', "

@@ -41,8 +41,7 @@ ROWS: dict[str, dict[str, Any]] = {
 class NearFarSettings(Settings):
     """The pairs, the ways to train the first class beside the second, and how often each is."""
 
-    images: ImagesSettings = ImagesSettings()  # all of the source where no draw is given
-    side: int | None = Field(16, ge=1)  # of images [pixels]; none: the source's own
+    images: ImagesSettings = ImagesSettings(size=16)  # all of the source where no draw is given
     test: float = Field(0.5, gt=0, lt=1)  # share that measures the result
     validation: float = Field(0.2, gt=0, lt=1)  # share that chooses the epoch
     target: str = "digit"  # whose classes are paired
@@ -104,7 +103,7 @@ def comparisons_of(settings: NearFarSettings) -> dict[str, ComparisonSettings]:
     """
     shared = {
         name: getattr(settings, name)
-        for name in ("images", "side", "test", "validation", "common", "rows", "seeds", "seed")
+        for name in ("images", "test", "validation", "common", "rows", "seeds", "seed")
     }
     return {
         name: settings_from(

@@ -124,7 +124,7 @@ def test_digits_have_four_attributes() -> None:
 
 
 def test_the_committed_settings_run_on_drawn_faces(faces: Path, tmp_path: Path) -> None:
-    path = CONFIGS / "studies" / "attributes-celeba.yaml"
+    path = CONFIGS / "mtl" / "attributes.yaml"
     settings = read_settings(STUDIES["attributes"].settings, path, [f"images.root={faces}"])
     assert settings.given == tuple(SOURCES_EIGHT)
     folder = new_study("attributes", settings, tmp_path / "run", Pool(1, "cpu"), Progress())

@@ -32,8 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(make_backbone("convnet", (3, 16, 16), width=4).state_dict(), weights)
     frozen = {"name": "convnet", "width": 4, "mode": "last", "weights": str(weights)}
     values: dict[str, Any] = {
-        "images": {"n_images": 120},
-        "side": 16,
+        "images": {"n_images": 120, "size": 16},
         "tasks": {
             "digit": {"kind": "classification", "of": "digit"},
             "parity": {"kind": "binary", "of": "digit", "positives": list("13579")},

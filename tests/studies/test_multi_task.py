@@ -24,8 +24,7 @@ from taskdisc.studies.study import Record
 CONFIGS = Path(__file__).resolve().parents[2] / "configs" / "mtl"
 
 SMALL: dict[str, Any] = {
-    "images": {"n_images": 120},
-    "side": 16,
+    "images": {"n_images": 120, "size": 16},
     "common": {"training": {"epochs": 2, "batch": 40}},
     "rows": {"equal": {}, "upgrad": {"weighting": "upgrad"}},
     "seeds": 2,
@@ -159,7 +158,7 @@ ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
             {"images": {"target": "digit"}},
             "`images.target` must be left out where no images are drawn, got 'digit'",
         ),
-        ({"side": 8}, "images must be at least 16 x 16 pixels for backbone 'lenet'"),
+        ({"images": {"size": 8}}, "images must be at least 16 x 16 pixels for backbone 'lenet'"),
         ({"test_split": "test"}, "`split` must be train or all for 'digits'"),
         (
             {"images": {"n_images": 30}, "seeds": 12, "tasks": {"one": ONE}, "rows": {"a": {}}},

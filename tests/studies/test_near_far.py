@@ -85,9 +85,7 @@ def test_a_cell_is_one_training_of_the_first_class_and_what_it_is_beside() -> No
 
 
 def test_tasks_are_each_class_against_all_and_the_two_on_their_own_images() -> None:
-    settings = settings_of(
-        **{**SMALL, "rows": {"all": {"tasks": [FIRST, SECOND, EACH_OTHER]}}, "side": None}
-    )
+    settings = settings_of(**{**SMALL, "rows": {"all": {"tasks": [FIRST, SECOND, EACH_OTHER]}}})
     work = work_of(comparisons_of(settings)["3 / 5"], {"row": "all", "seed": 0})
     digit = work.images.targets["digit"]
     first, second, between = (task.labels[:, 0] for task in work.tasks)
