@@ -9,6 +9,7 @@ from taskdisc.errors import SettingError
 
 if TYPE_CHECKING:
     from taskdisc.images import ImageSet
+    from taskdisc.mtl.data import Split
     from taskdisc.mtl.tasks import Task
 
 RANDOM, CLASSES = "random", "classes"
@@ -67,22 +68,22 @@ def names_of(aux: str) -> list[str]:
     return [str(name) for name in load_tasks(given.path).names]
 
 
-def auxiliary_tasks(aux: str, images: "ImageSet", train: np.ndarray, seed: int) -> "list[Task]":
-    """Binary tasks as auxiliaries of others, labelled on the training images that they know.
+def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> "list[Task]":
+    """Binary tasks as auxiliaries of others, labelled on the images that they know.
 
-    Validation and test images get no labels: what helps a network there would be a leak.
+    Test images get no labels. Of the validation images only the metrics of these tasks are had.
 
     Args:
         aux: Discovered tasks, or a control; see `FORMS`. Random labelings by a number say yes to
             half of the training images; halves of classes are of the target with most classes.
         images: All images.
-        train: Positions of the training images.
+        split: Of the images.
         seed: Of the draw of controls.
 
     Raises:
-        SettingError: no such tasks or form, or fewer halves of classes than were asked for.
+        SettingError: no such tasks or form, fewer halves of classes than were asked for, or a task
+            without labels among the training images, or with one label for all.
         RunFolderError: the file holds no tasks, or tasks of other images.
-        ImageSetError: a task has no labels among the training images, or one label for all.
     """
     given = named(aux)
     rng = np.random.default_rng([seed, 0x617578])  # "aux"
@@ -95,26 +96,29 @@ def auxiliary_tasks(aux: str, images: "ImageSet", train: np.ndarray, seed: int) 
     else:
         labelings = _halves(images, given.number, rng)
     return [
-        _task(name, labeling, train, rng if given.kind == RANDOM and given.path else None)
+        _task(name, labeling, split, rng if given.kind == RANDOM and given.path else None)
         for name, labeling in zip(names_of(aux), labelings, strict=True)
     ]
 
 
 def _task(
-    name: str, labeling: np.ndarray, train: np.ndarray, shuffled: np.random.Generator | None
+    name: str, labeling: np.ndarray, split: "Split", shuffled: np.random.Generator | None
 ) -> "Task":
     from taskdisc.mtl.tasks import Task
 
-    known = train[labeling[train] >= 0]
-    values = labeling[known]
-    if not len(known) or np.ptp(values) == 0:
-        got = "none" if not len(known) else f"one for all of {len(known)}"
-        raise SettingError(
-            f"auxiliary task '{name}' must have two labels among the {len(train)} training images, "
-            f"got {got}; leave it out, or take images that it was found on."
-        )
     labels = np.full((len(labeling), 1), np.nan, dtype=np.float32)
+    seen = np.concatenate([split.train, split.validation])
+    known = seen[labeling[seen] >= 0]
+    values = labeling[known]
     labels[known, 0] = values if shuffled is None else shuffled.permutation(values)
+    trained = labels[split.train, 0]
+    trained = trained[~np.isnan(trained)]
+    if not len(trained) or np.ptp(trained) == 0:
+        got = f"one for all of {len(trained)}" if len(trained) else "none"
+        raise SettingError(
+            f"auxiliary task '{name}' must have two labels among the {len(split.train)} training "
+            f"images, got {got}; leave it out, or take images that it was found on."
+        )
     return Task(name, "binary", labels, 1)
 
 

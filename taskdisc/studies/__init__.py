@@ -3,6 +3,7 @@
 from taskdisc.studies import (
     ablation,
     adversarial_split,
+    affinity,
     agreement,
     attributes,
     baseline,
@@ -43,6 +44,7 @@ STUDIES: dict[str, Study] = {
     "scale": scale.STUDY,
     "attributes": attributes.STUDY,
     "mtl": multi_task.STUDY,
+    "affinity": affinity.STUDY,
     "near-far": near_far.STUDY,
     "gradient-cosine": gradient_cosine.STUDY,
     "gradient-cosine-toy": gradient_cosine_toy.STUDY,

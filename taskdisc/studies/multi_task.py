@@ -250,7 +250,7 @@ def _auxiliaries(
         _aux.clear()
         _aux["images"] = images
     if key not in _aux:
-        _aux[key] = auxiliary_tasks(row.aux, images, split.train, seed)
+        _aux[key] = auxiliary_tasks(row.aux, images, split, seed)
     every = {task.name: task for task in _aux[key]}
     wanted = tuple(every) if row.aux_tasks is None else row.aux_tasks
     for name in wanted:

@@ -1,12 +1,12 @@
 """What a comparison of ways to train several tasks draws."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taskdisc.mtl.kinds import higher_is_better
-from taskdisc.studies.drawing import band, figure_of
+from taskdisc.studies.drawing import band, draw_matrix, figure_of
 from taskdisc.studies.estimates import interval, mean_and_sem
 from taskdisc.studies.multi_task_rows import BY_HAND, Rows, variant_of
 from taskdisc.studies.study import Plot, Record
@@ -292,7 +292,7 @@ def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
     )
     mean = mean_and_sem(stacked)[0]
     names = list(rows.records[first][0]["test"])
-    _matrix(right, mean, names, f"cosines of the gradients, {first}", 1.0)
+    draw_matrix(right, mean, names, f"cosines of the gradients, {first}", 1.0)
     return {
         "conflicts": Plot(
             figure,
@@ -315,23 +315,7 @@ def _draw_matrices(rows: Rows) -> dict[str, Plot]:
     figure, grid = figure_of(len(found), width=3.4, height=3.0, columns=4)
     for axes, (name, shown, tasks) in zip(grid, found, strict=True):
         matrix = np.array(shown["matrix"], dtype=float)
-        _matrix(axes, matrix, tasks, f"{name}: {shown['title']}", float(np.abs(matrix).max()) or 1)
+        draw_matrix(
+            axes, matrix, tasks, f"{name}: {shown['title']}", float(np.abs(matrix).max()) or 1
+        )
     return {"learned": Plot(figure, "What the networks learned about the tasks; the first seed.")}
-
-
-def _matrix(axes: Any, matrix: np.ndarray, names: Sequence[str], title: str, most: float) -> None:
-    axes.imshow(matrix, cmap="RdBu_r", vmin=-most, vmax=most)
-    axes.grid(False)
-    places = range(len(names))
-    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=7)
-    axes.set_yticks(places, names, fontsize=7)
-    axes.set_title(title, fontsize=8)
-    if len(names) <= 10:
-        for i, row in enumerate(matrix):
-            for j, value in enumerate(row):
-                if np.isfinite(value):
-                    dark = abs(value) > 0.6 * most
-                    axes.text(
-                        j, i, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                        color="white" if dark else "black",
-                    )  # fmt: skip
