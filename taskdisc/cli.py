@@ -378,6 +378,13 @@ def mtl(
     seeds: Annotated[
         int | None, typer.Option(help="Trainings of each row, from as many seeds.", min=1)
     ] = None,
+    aux: Annotated[
+        list[str],
+        typer.Option(
+            help="Also every row with these auxiliary tasks: a run, an exported file, random:RUN, "
+            "random:K or classes:K; repeatable."
+        ),
+    ] = [],  # noqa: B006
     out: Out = None,
     resume: Resume = None,
     seed: Seed = None,
@@ -391,6 +398,11 @@ def mtl(
     """Compare ways of training several tasks; without CONFIG some of them, on digits."""
     changes = [*changes, *([] if seeds is None else [f"seeds={seeds}"])]
     given = (config, changes, seed, root, download)
+    if aux:
+        from taskdisc.studies.multi_task import ComparisonSettings, with_auxiliaries
+
+        added = with_auxiliaries(_settings(ComparisonSettings, *given), aux)
+        given = (config, [*changes, *added], seed, root, download)
     name = None if resume is not None and not any(given) else "mtl"
     _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
 

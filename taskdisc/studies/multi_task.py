@@ -1,5 +1,6 @@
 """Which way of training several tasks does best? Rows of methods, trained from several seeds."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
+from taskdisc.mtl.auxiliaries import named
 from taskdisc.mtl.auxiliaries import names_of as aux_names
 from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
 from taskdisc.pool import Pool
@@ -168,6 +170,37 @@ class ComparisonSettings(Settings):
                             f"`rows.{row_name}.{setting}` must be names of tasks, got {task!r}; "
                             f"{did_you_mean(task, self.tasks)}"
                         )
+
+
+def with_auxiliaries(settings: ComparisonSettings, given: Sequence[str]) -> list[str]:
+    """Changes of settings by which every row is also trained with each of some auxiliary tasks.
+
+    Without a main task the first one becomes it, for it is what auxiliaries are to help.
+
+    Args:
+        settings: Of the comparison without them.
+        given: As `RowSettings.aux`.
+
+    Raises:
+        SettingError: one is none, or the settings have variants already.
+    """
+    if settings.across:
+        raise SettingError(
+            "`across` must be left out where --aux is given, which sets it, got "
+            f"{', '.join(settings.across)}; name auxiliaries as `aux` of the variants there."
+        )
+    variants = {"no auxiliaries": {}, **{_short_name(aux): {"aux": aux} for aux in given}}
+    changes = [f"across={json.dumps(variants)}"]
+    return (
+        changes if settings.main else [*changes, f"main={json.dumps(next(iter(settings.tasks)))}"]
+    )
+
+
+def _short_name(aux: str) -> str:
+    """Auxiliaries by a word or two: of a path its last part."""
+    given = named(aux)
+    name = Path(given.path).resolve().stem if given.path else f"{given.number}"
+    return f"{given.kind} {name}".strip()
 
 
 def rows_over_common(kind: type[Settings], values: Any) -> Any:
