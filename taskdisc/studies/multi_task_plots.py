@@ -14,6 +14,9 @@ from taskdisc.studies.study import Plot, Record
 if TYPE_CHECKING:
     from taskdisc.studies.multi_task import ComparisonSettings
 
+MANY = 12
+"""Rows or panels above which a plot takes the height that it needs on the page."""
+
 MOST_DRAWN = 8
 """Curves in one plot, so that they can be told apart."""
 
@@ -66,6 +69,7 @@ def _draw_rows(rows: Rows) -> Plot:
         figure,
         "Dots: seeds. Diamonds and bars: mean and 95 % interval over seeds, by Student's t. Left: "
         f"paired differences to '{reference}'.{more}",
+        tall=len(names) > MANY,
     )
 
 
@@ -198,7 +202,8 @@ def _draw_epochs(rows: Rows) -> Plot:
     grid[0].legend(fontsize=7)
     left = len(every) - len(names)
     more = f" The first {len(names)} rows of {len(every)}." if left else ""
-    return Plot(figure, f"Bands: ± s.e. over seeds.{more}")
+    tall = len(rows.tasks) > MANY / 2
+    return Plot(figure, f"Bands: ± s.e. over seeds.{more}", tall=tall)
 
 
 def _curves(records: Sequence[Record], task: str, column: str) -> np.ndarray:
@@ -266,9 +271,8 @@ def _draw_weights(rows: Rows) -> dict[str, Plot]:
         axes.set(title=name, xlabel="epoch")
     grid[0].set_ylabel("weight of the task")
     grid[0].legend(fontsize=7)
-    return {
-        "weights": Plot(figure, "Mean weight of each task over an epoch; bands: ± s.e. over seeds.")
-    }
+    caption = "Mean weight of each task over an epoch; bands: ± s.e. over seeds."
+    return {"weights": Plot(figure, caption, tall=len(moving) > MANY)}
 
 
 def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
