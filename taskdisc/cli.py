@@ -19,14 +19,18 @@ MOST_PRINTED = 100
 
 app = typer.Typer(
     name="taskdisc",
-    help="Discover binary tasks that a network generalises on, in images that nobody labelled.",
+    help="Discover binary tasks that a network generalises on, in images that nobody labelled, "
+    "and train several tasks together.",
     epilog="Any command takes --debug, which shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path | None, typer.Argument(help="Settings, a YAML file; see configs/search/.")]
+Config = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/search/."),
+]
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; repeatable.")
 ]
@@ -297,7 +301,9 @@ def runs(
 def images(
     source: Annotated[str | None, typer.Argument(help="Name of an image set.")] = None,
     root: Root = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="train, val, test or all, as the source has them.")
+    ] = "train",
     target: Annotated[str | None, typer.Option(help="Whose classes are pictured.")] = None,
     download: Download = False,
     out: Annotated[Path | None, typer.Option(help="File of the contact sheet, .png.")] = None,
@@ -338,9 +344,10 @@ def images(
 
 @app.command()
 def study(
-    name: Annotated[str | None, typer.Argument(help="Which study.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which study.")] = None,
     config: Annotated[
-        Path | None, typer.Argument(help="Settings, a YAML file; see configs/studies/.")
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/studies/."),
     ] = None,
     changes: Changes = [],  # noqa: B006
     out: Out = None,
@@ -372,7 +379,8 @@ def study(
 @app.command()
 def mtl(
     config: Annotated[
-        Path | None, typer.Argument(help="Settings, a YAML file; see configs/mtl/.")
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/mtl/."),
     ] = None,
     changes: Changes = [],  # noqa: B006
     seeds: Annotated[
@@ -439,8 +447,8 @@ def _run_study(
             config, changes, seed, root, download = given
             if name or config or changes or out or seed is not None or root or download:
                 raise SettingError(
-                    "--resume must stand without NAME, CONFIG, --out and settings, for it goes on "
-                    f"with those of '{resume}'."
+                    "--resume must stand without a name, CONFIG, --out and settings, for it goes "
+                    f"on with those of '{resume}'."
                 )
             folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
@@ -473,7 +481,9 @@ def _run_study(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them, with its settings.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all that can be chosen by name: weightings, architectures, proposers, studies, …"""

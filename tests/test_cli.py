@@ -372,7 +372,7 @@ def bad_folder(path: Path) -> None:
         (["study", "clustering", "--set", "cases=[{n_images: 21}]"], ["multiple of", "21"]),
         (["study", "--resume", "foreign"], ["foreign", "config.yaml"]),
         (["study", "--resume", "torn"], ["torn", "which is of `taskdisc search`"]),
-        (["study", "noise", "--resume", "torn"], ["--resume must stand without NAME", "torn"]),
+        (["study", "noise", "--resume", "torn"], ["--resume must stand without a name", "torn"]),
         (["study", "--resume", "torn", "--seed", "1"], ["--resume must stand", "torn"]),
         (["images", "cifar11"], ["source", "cifar1"]),
     ],
