@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks, load_tasks
     from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
+    from taskdisc.mtl.data_module import TaskData
+    from taskdisc.mtl.dataset import TaskDataset
     from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
@@ -22,6 +24,8 @@ _HOMES = {
     "LeNet": "taskdisc.taskness.lenet",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
+    "TaskData": "taskdisc.mtl.data_module",
+    "TaskDataset": "taskdisc.mtl.dataset",
     "Tasks": "taskdisc.discovery.tasks",
     "ablation": "taskdisc.labelings",
     "agreement": "taskdisc.taskness.agreement",
@@ -43,6 +47,8 @@ __all__ = [
     "LeNet",
     "Scores",
     "SearchResult",
+    "TaskData",
+    "TaskDataset",
     "Tasks",
     "ablation",
     "agreement",
