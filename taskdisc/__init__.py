@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks, load_tasks
     from taskdisc.images import ImageSet, held_out, load_images, select
     from taskdisc.labelings import ablation
+    from taskdisc.mtl.data_module import TaskData
+    from taskdisc.mtl.dataset import TaskDataset
     from taskdisc.studies.load_network import LoadedNetwork, load_network
     from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
@@ -24,6 +26,8 @@ _HOMES = {
     "LoadedNetwork": "taskdisc.studies.load_network",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
+    "TaskData": "taskdisc.mtl.data_module",
+    "TaskDataset": "taskdisc.mtl.dataset",
     "Tasks": "taskdisc.discovery.tasks",
     "ablation": "taskdisc.labelings",
     "agreement": "taskdisc.taskness.agreement",
@@ -47,6 +51,8 @@ __all__ = [
     "LoadedNetwork",
     "Scores",
     "SearchResult",
+    "TaskData",
+    "TaskDataset",
     "Tasks",
     "ablation",
     "agreement",

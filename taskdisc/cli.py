@@ -264,13 +264,20 @@ def export(
     keep: Annotated[
         Path | None, typer.Option(help="What was kept in the gallery; without it, all tasks.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The file, .npz; <run>-tasks.npz here.")] = None,
+    format: Annotated[
+        str | None, typer.Option(help="npz, csv, parquet or torch; npz, or by the ending of --out.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The file; <run>-tasks with the ending of its format here.")
+    ] = None,
 ) -> None:
     """Write the tasks of runs, or what was kept in the gallery, to one file."""
     from taskdisc.discovery.export import export_tasks
+    from taskdisc.discovery.formats import format_of
 
-    file = Path(f"{folders[0].resolve().name}-tasks.npz") if out is None else out
-    exported = export_tasks(folders, file, keep)
+    ending = format_of(out, format).ending
+    file = Path(f"{folders[0].resolve().name}-tasks{ending}") if out is None else out
+    exported = export_tasks(folders, file, keep, format)
     n_tasks = sum(row.is_task for row in exported)
     print(f"labelings: {len(exported)}, confirmed as tasks: {n_tasks}")
     print(f"file: {file}")

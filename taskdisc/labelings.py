@@ -185,7 +185,8 @@ def check_labelings(
     """Labelings as uint8 [n_labelings, n_images]; a single vector becomes one row.
 
     Raises:
-        SettingError: not a matrix of 0 and 1, or rows that do not have `n_images` entries.
+        SettingError: not a matrix of 0 and 1, missing labels (−1 in int8, as files of tasks have
+            them), or rows that do not have `n_images` entries.
     """
     try:
         array = np.asarray(labelings)
@@ -204,6 +205,11 @@ def check_labelings(
         )
     if array.dtype.kind not in "buif":
         raise SettingError(f"`{name}` must hold 0 and 1 only, got {array.dtype} values.")
+    if array.dtype == np.int8 and (array == -1).any():
+        raise SettingError(
+            f"`{name}` must have a label for every image, got {(array == -1).sum()} missing ones "
+            "(-1); take labelings without missing labels, such as those of a run."
+        )
     if not np.isin(array, (0, 1)).all():
         wrong = next((v for v in array.ravel().tolist() if v not in (0, 1)), None)
         raise SettingError(f"`{name}` must hold 0 and 1 only, got {wrong!r}.")
@@ -236,6 +242,11 @@ def read_labelings(path: Path) -> np.ndarray:
             rows = [row for row in csv.reader(file) if any(cell.strip() for cell in row)]
         except csv.Error as error:
             raise SettingError(f"'{path}' must be a .csv, but is none ({error}).") from error
+    if rows and rows[0][0].startswith("# {"):
+        raise SettingError(
+            "the labels file must be a .csv of a labeling per row, got one of an image per row, as "
+            f"export writes it: '{path}'; export the tasks as .npz."
+        )
     # A heading is a line of words alone; one odd cell among numbers is a mistake to be named.
     if rows and all(_number(cell) is None and re.search("[a-zA-Z]", cell) for cell in rows[0]):
         rows = rows[1:]

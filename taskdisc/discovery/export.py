@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from taskdisc.discovery.folder import RESULT, read_result
-from taskdisc.discovery.tasks import default_names, load_tasks
+from taskdisc.discovery.folder import RESULT, folder_settings, read_result
+from taskdisc.discovery.formats import default_names, format_of
+from taskdisc.discovery.manifest import images_facts
+from taskdisc.discovery.tasks import Tasks, load_tasks, write_tasks
 from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.files import write_npz
 from taskdisc.folder import images_content
 from taskdisc.labelings import key
 
@@ -31,6 +32,9 @@ class Exported:
         taskness: Confirmed taskness.
         sem: Its standard error.
         p_adjusted: Its p value, corrected over the labelings of its own run.
+        run: The name of that run.
+        seed: Its seed.
+        facts: Trainings that confirmed it (`n_splits`), and what the search believed (`seen`).
     """
 
     key: str
@@ -40,18 +44,24 @@ class Exported:
     taskness: float
     sem: float
     p_adjusted: float
+    run: str
+    seed: int
+    facts: dict[str, Any]
 
 
-def export_tasks(folders: Sequence[Path], out: Path, keep: Path | None = None) -> list[Exported]:
-    """Write labelings of finished runs to one `.npz`, which `load_tasks` and `score` read.
+def export_tasks(
+    folders: Sequence[Path], out: Path, keep: Path | None = None, format: str | None = None
+) -> list[Exported]:
+    """Write labelings of finished runs to one file, which `load_tasks` reads.
 
     A labeling that several runs found is taken once, with the evidence of the first of them.
 
     Args:
         folders: Run folders, all over the same images.
-        out: The file.
+        out: The file; its ending says the format.
         keep: Decisions that the gallery saved: exactly what was kept, in their order and with
             their names. Without it, all tasks, in the order of the runs, best first.
+        format: A key of `FORMATS`, which must agree with the ending.
 
     Returns:
         What was written.
@@ -60,8 +70,7 @@ def export_tasks(folders: Sequence[Path], out: Path, keep: Path | None = None) -
         SettingError: `out` or `keep` break their rules, or there is nothing to write.
         RunFolderError: a run that has not finished or is damaged, or runs over different images.
     """
-    if out.suffix != ".npz":
-        raise SettingError(f"--out must be a file with the ending .npz, got '{out}'.")
+    format_of(out, format)  # before anything is read
     first = load_tasks(folders[0])
     content = images_content(folders[0])
     for other in folders[1:]:
@@ -85,22 +94,26 @@ def export_tasks(folders: Sequence[Path], out: Path, keep: Path | None = None) -
             "the runs must hold at least one task to be exported, got none; keep labelings in the "
             "gallery all the same and give its file by --keep."
         )
-    _check_names([row.name for row in exported])
-    arrays = {
-        "labelings": np.stack([row.labeling for row in exported]),
-        "indices": first.indices,
-        "hashes": first.hashes,
-        "taskness": np.array([row.taskness for row in exported]),
-        "sem": np.array([row.sem for row in exported]),
-        "p_adjusted": np.array([row.p_adjusted for row in exported]),
-        "names": np.array([row.name for row in exported], dtype=np.str_),
-    }
-    try:
-        write_npz(out, arrays)
-    except OSError as error:
-        raise SettingError(
-            f"--out must be a file that can be written, got '{out}' ({error.strerror})."
-        ) from error
+    write_tasks(
+        out,
+        Tasks(
+            labelings=np.stack([row.labeling for row in exported]),
+            indices=first.indices,
+            hashes=first.hashes,
+            taskness=np.array([row.taskness for row in exported]),
+            sem=np.array([row.sem for row in exported]),
+            p_adjusted=np.array([row.p_adjusted for row in exported]),
+            names=np.array([row.name for row in exported], dtype=np.str_),
+            keys=np.array([row.key for row in exported], dtype=np.str_),
+            runs=np.array([row.run for row in exported], dtype=np.str_),
+            seeds=np.array([row.seed for row in exported], dtype=np.int64),
+        ),
+        made_by="taskdisc export",
+        images=images_facts(folder_settings(folders[0]).images),
+        runs=[_run_facts(folder) for folder in folders],
+        facts=[{"is_task": row.is_task, **row.facts} for row in exported],
+        format=format,
+    )
     return exported
 
 
@@ -186,21 +199,19 @@ def _is_decision(task: Any) -> bool:
     )
 
 
-def _check_names(names: Sequence[str]) -> None:
-    """Refuse a name that stands for two labelings, for whoever reads the file goes by names."""
-    for name in names:
-        if names.count(name) > 1:
-            raise SettingError(
-                f"every name must stand for one labeling, got {name!r} {names.count(name)} times; "
-                "rename all but one in the gallery and save again."
-            )
+def _run_facts(folder: Path) -> dict[str, Any]:
+    """What the manifest says of a run: how it searched, and what it was held against."""
+    result = read_result(folder)
+    told = ("seed", "ratio", "proposer", "scorer", "protocol", "threshold", "random")
+    return {"name": folder.resolve().name, **{name: result.get(name) for name in told}}
 
 
 def _candidates(folder: Path, of_several: bool) -> Iterator[Exported]:
     """All candidates of a run; of several runs, the name of each says of which it is."""
     result = read_result(folder)
+    run, seed = folder.resolve().name, folder_settings(folder).seed
     names = default_names(len(result["tasks"])).tolist()
-    prefix = f"{folder.resolve().name}/" if of_several else ""
+    prefix = f"{run}/" if of_several else ""
     try:
         for name, task in zip(names, result["tasks"], strict=True):
             labeling = np.zeros(int(result["n_images"]), dtype=np.uint8)
@@ -213,6 +224,9 @@ def _candidates(folder: Path, of_several: bool) -> Iterator[Exported]:
                 taskness=float(task["confirmed"]["mean"]),
                 sem=float(task["confirmed"]["sem"]),
                 p_adjusted=float(task["confirmed"]["p_adjusted"]),
+                run=run,
+                seed=seed,
+                facts={"n_splits": task["confirmed"].get("n_splits"), "seen": task.get("seen")},
             )
     except (LookupError, TypeError, ValueError) as error:
         raise RunFolderError(

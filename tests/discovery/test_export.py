@@ -1,18 +1,21 @@
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from taskdisc import load_tasks
-from taskdisc.config import SearchSettings
+from taskdisc import Tasks, load_tasks
+from taskdisc.cli import app
+from taskdisc.config import SearchSettings, dump_settings
 from taskdisc.discovery.export import export_tasks
 from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.tasks import check_made_for
 from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.files import write_json, write_npz
+from taskdisc.files import write_atomic, write_json, write_npz
 from taskdisc.images import ImageSet
 from taskdisc.labelings import key, read_labelings
 from taskdisc.taskness.confirm import Confirmation
@@ -34,7 +37,7 @@ def finished(
     per_split = np.array(means)[:, None] + np.array([-0.01, 0.01])
     curves = np.zeros((3, 3))
     result = SearchResult(
-        SearchSettings(),
+        SearchSettings(seed=7),
         images,
         trials,
         [0, 1, 2],
@@ -43,6 +46,7 @@ def finished(
     )
     folder.mkdir()
     write_json(folder / "environment.json", {"images": {"n": 20, "content": images.content_hash()}})
+    write_atomic(folder / "config.yaml", dump_settings(result.settings))
     write_npz(folder / "tasks.npz", result.task_arrays())
     write_json(folder / "result.json", result.to_dict())
     return result
@@ -61,8 +65,10 @@ def test_all_tasks_go_out_best_first(tmp_path: Path, images: ImageSet) -> None:
     exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz")
     assert [row.name for row in exported] == ["labeling-1", "labeling-2"]
     tasks, before = load_tasks(tmp_path / "out.npz"), load_tasks(tmp_path / "run")
-    for name in ("labelings", "indices", "hashes", "taskness", "sem", "p_adjusted", "names"):
+    for name in set(Tasks.__dataclass_fields__) - {"manifest"}:
         np.testing.assert_array_equal(getattr(tasks, name), getattr(before, name), err_msg=name)
+    assert tasks.seeds.tolist() == [7, 7]
+    assert tasks.runs.tolist() == ["run", "run"]
     assert np.array_equal(read_labelings(tmp_path / "out.npz"), result.labelings[:2])
     check_made_for(tmp_path / "out.npz", images)
 
@@ -79,6 +85,30 @@ def test_what_was_kept_goes_out_in_its_order_with_its_names(
     assert tasks.names.tolist() == ["round – größe", "labeling-1"]
     assert np.array_equal(tasks.labelings, result.labelings[[2, 0]])
     assert tasks.taskness == pytest.approx([0.02, 0.7])
+
+
+def test_the_manifest_says_where_tasks_come_from(tmp_path: Path, images: ImageSet) -> None:
+    result = finished(tmp_path / "run", images)
+    keep = keep_file(tmp_path / "keep.json", result, [(1, "", True), (2, "", True)])
+    export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep)
+    manifest = load_tasks(tmp_path / "out.npz").manifest
+    assert manifest["made_by"] == "taskdisc export"
+    assert manifest["taskdisc"] == version("taskdisc")
+    drawn = {"target": None, "class_a": None, "n_classes": None, "per_class": None}
+    assert manifest["images"] == {
+        "source": "digits",
+        "split": "train",
+        "drawn": {**drawn, "n_images": None, "seed": 0},
+        "n": 20,
+        "content": images.content_hash(),
+    }
+    (run,) = manifest["runs"]
+    assert (run["name"], run["seed"], run["ratio"]) == ("run", 7, 4)
+    assert [task["is_task"] for task in manifest["tasks"]] == [True, False]
+    assert [task["n_splits"] for task in manifest["tasks"]] == [2, 2]
+    assert [task["key"] for task in manifest["tasks"]] == [
+        key(labeling) for labeling in result.labelings[1:]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +140,8 @@ def test_bad_decisions_are_one_sentence(
         ([(0, "", True), (0, "", False)], "stand there once"),
         ([(0, "round", True), (1, "round", True)], "'round' 2 times"),
         ([(0, "", False)], "got none kept of 1"),
+        ([(0, "index", True)], "other than 'index' and 'hash'"),
+        ([(0, "half \ud800", True)], "rename it in the gallery"),
     ],
 )
 def test_decisions_that_contradict_are_refused(
@@ -168,13 +200,48 @@ def test_runs_that_cannot_be_exported(tmp_path: Path, images: ImageSet) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(RunFolderError, match="finished run"):
         export_tasks([tmp_path / "empty"], out)
-    with pytest.raises(SettingError, match=r"ending \.npz, got"):
-        export_tasks([tmp_path / "run"], tmp_path / "out.csv")
+    with pytest.raises(SettingError, match=r"ending \.npz or \.csv or .*, got"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.txt")
     damaged = json.loads((tmp_path / "run" / "result.json").read_text())
     damaged["tasks"][0]["positives"] = [99]
     write_json(tmp_path / "run" / "result.json", damaged)
     with pytest.raises(RunFolderError, match=r"result\.json' must be"):
         export_tasks([tmp_path / "run"], out)
+
+
+@pytest.mark.parametrize(
+    ("options", "file"),
+    [
+        ([], "run-tasks.npz"),
+        (["--format=torch"], "run-tasks.pt"),
+        (["--format=csv", "--out=mine.csv"], "mine.csv"),
+        (["--out=mine.parquet"], "mine.parquet"),
+    ],
+)
+def test_the_command_writes_every_format(
+    tmp_path: Path,
+    images: ImageSet,
+    monkeypatch: pytest.MonkeyPatch,
+    options: list[str],
+    file: str,
+) -> None:
+    result = finished(tmp_path / "run", images)
+    keep_file(tmp_path / "keep.json", result, [(2, "round", True)])
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["export", "run", "--keep=keep.json", *options])
+    assert done.exit_code == 0, done.output
+    assert f"file: {file}" in done.output
+    tasks = load_tasks(file, images)
+    assert tasks.names.tolist() == ["round"]
+    assert np.array_equal(tasks.labelings, result.labelings[2:])
+    assert tasks.taskness == pytest.approx([0.02])
+
+
+def test_format_and_ending_must_agree(tmp_path: Path, images: ImageSet) -> None:
+    finished(tmp_path / "run", images)
+    with pytest.raises(SettingError, match=r"ending \.pt for the format torch"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.csv", format="torch")
+    assert not (tmp_path / "out.csv").exists()
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path, images: ImageSet) -> None:
