@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from taskdisc.labelings import ablation
     from taskdisc.mtl.data_module import TaskData
     from taskdisc.mtl.dataset import TaskDataset
+    from taskdisc.studies.load_network import LoadedNetwork, load_network
     from taskdisc.studies.run import study
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
@@ -22,6 +23,7 @@ _HOMES = {
     "Confirmation": "taskdisc.taskness.confirm",
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
+    "LoadedNetwork": "taskdisc.studies.load_network",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
     "TaskData": "taskdisc.mtl.data_module",
@@ -32,6 +34,7 @@ _HOMES = {
     "confirm": "taskdisc.taskness.confirm",
     "held_out": "taskdisc.images",
     "load_images": "taskdisc.images",
+    "load_network": "taskdisc.studies.load_network",
     "load_tasks": "taskdisc.discovery.tasks",
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",
@@ -45,6 +48,7 @@ __all__ = [
     "Confirmation",
     "ImageSet",
     "LeNet",
+    "LoadedNetwork",
     "Scores",
     "SearchResult",
     "TaskData",
@@ -55,6 +59,7 @@ __all__ = [
     "confirm",
     "held_out",
     "load_images",
+    "load_network",
     "load_tasks",
     "score",
     "search",

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError, did_you_mean
-from taskdisc.pool import interruptible
+from taskdisc.pool import interruptible, stopped_status
 
 if TYPE_CHECKING:
     from taskdisc.methods import Method
@@ -19,14 +19,18 @@ MOST_PRINTED = 100
 
 app = typer.Typer(
     name="taskdisc",
-    help="Discover binary tasks that a network generalises on, in images that nobody labelled.",
+    help="Discover binary tasks that a network generalises on, in images that nobody labelled, "
+    "and train several tasks together.",
     epilog="Any command takes --debug, which shows the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-Config = Annotated[Path | None, typer.Argument(help="Settings, a YAML file; see configs/search/.")]
+Config = Annotated[
+    Path | None,
+    typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/search/."),
+]
 Changes = Annotated[
     list[str], typer.Option("--set", metavar="PATH=VALUE", help="Change one setting; repeatable.")
 ]
@@ -142,7 +146,7 @@ def search(
                 f"go on with: taskdisc search --resume {folder.path}",
                 file=sys.stderr,
             )
-            raise SystemExit(130) from None
+            raise SystemExit(stopped_status()) from None
     page = write_report(folder.path)
     if as_json:
         print(json.dumps(result.to_dict(), indent=2))
@@ -288,13 +292,14 @@ def runs(
 ) -> None:
     """List the runs below a folder."""
     from taskdisc.folder import RUNS
-    from taskdisc.listing import list_runs
+    from taskdisc.listing import NOTHING, list_runs
 
     rows = [] if folder is None and not RUNS.is_dir() else list_runs(folder or RUNS)
     if as_json:
         print(json.dumps(rows, indent=2))
     elif rows:
-        _print_table(rows)
+        columns = [name for name in rows[0] if any(row[name] != NOTHING for row in rows)]
+        _print_table([{name: row[name] for name in columns} for row in rows])
     else:
         print(f"no runs in '{folder or RUNS}'; make one with: taskdisc search")
 
@@ -303,7 +308,9 @@ def runs(
 def images(
     source: Annotated[str | None, typer.Argument(help="Name of an image set.")] = None,
     root: Root = None,
-    split: Annotated[str, typer.Option(help="Which split.")] = "train",
+    split: Annotated[
+        str, typer.Option(help="train, val, test or all, as the source has them.")
+    ] = "train",
     target: Annotated[str | None, typer.Option(help="Whose classes are pictured.")] = None,
     download: Download = False,
     out: Annotated[Path | None, typer.Option(help="File of the contact sheet, .png.")] = None,
@@ -344,9 +351,10 @@ def images(
 
 @app.command()
 def study(
-    name: Annotated[str | None, typer.Argument(help="Which study.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which study.")] = None,
     config: Annotated[
-        Path | None, typer.Argument(help="Settings, a YAML file; see configs/studies/.")
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/studies/."),
     ] = None,
     changes: Changes = [],  # noqa: B006
     out: Out = None,
@@ -378,12 +386,20 @@ def study(
 @app.command()
 def mtl(
     config: Annotated[
-        Path | None, typer.Argument(help="Settings, a YAML file; see configs/mtl/.")
+        Path | None,
+        typer.Argument(metavar="CONFIG", help="Settings, a YAML file; see configs/mtl/."),
     ] = None,
     changes: Changes = [],  # noqa: B006
     seeds: Annotated[
         int | None, typer.Option(help="Trainings of each row, from as many seeds.", min=1)
     ] = None,
+    aux: Annotated[
+        list[str],
+        typer.Option(
+            help="Also every row with these auxiliary tasks: a run, an exported file, random:RUN, "
+            "random:K or classes:K; repeatable."
+        ),
+    ] = [],  # noqa: B006
     out: Out = None,
     resume: Resume = None,
     seed: Seed = None,
@@ -397,6 +413,11 @@ def mtl(
     """Compare ways of training several tasks; without CONFIG some of them, on digits."""
     changes = [*changes, *([] if seeds is None else [f"seeds={seeds}"])]
     given = (config, changes, seed, root, download)
+    if aux:
+        from taskdisc.studies.multi_task import ComparisonSettings, with_auxiliaries
+
+        added = with_auxiliaries(_settings(ComparisonSettings, *given), aux)
+        given = (config, [*changes, *added], seed, root, download)
     name = None if resume is not None and not any(given) else "mtl"
     _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
 
@@ -413,7 +434,7 @@ def _run_study(
 ) -> None:
     """Start a study with the settings that were given, or go on with one."""
     from taskdisc.config import dump_settings
-    from taskdisc.folder import REPORT
+    from taskdisc.folder import REPORT, images_note
     from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
@@ -433,11 +454,13 @@ def _run_study(
             config, changes, seed, root, download = given
             if name or config or changes or out or seed is not None or root or download:
                 raise SettingError(
-                    "--resume must stand without NAME, CONFIG, --out and settings, for it goes on "
-                    f"with those of '{resume}'."
+                    "--resume must stand without a name, CONFIG, --out and settings, for it goes "
+                    f"on with those of '{resume}'."
                 )
             folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
+        if note := images_note(folder.path):
+            _say(f"note: {note}", as_json)
         try:
             answer = run_study(folder, pool, progress)
         except KeyboardInterrupt:
@@ -449,7 +472,7 @@ def _run_study(
                 f"go on with: taskdisc {command} --resume {folder.path}",
                 file=sys.stderr,
             )
-            raise SystemExit(130) from None
+            raise SystemExit(stopped_status()) from None
     page = folder.path / REPORT
     if as_json:
         result = {"study": folder.name, "reading": answer.reading, "table": answer.table}
@@ -465,7 +488,9 @@ def _run_study(
 
 @app.command()
 def methods(
-    name: Annotated[str | None, typer.Argument(help="One of them, with its settings.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them, with its settings.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """List all that can be chosen by name: weightings, architectures, proposers, studies, …"""
@@ -580,33 +605,33 @@ def main() -> None:
     """Run a command; a user's error is one line on standard error and an exit status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
-    try:
-        with interruptible():
+    with interruptible():
+        try:
             app(arguments)
-    except TaskdiscError as error:
-        if debug:
-            raise
-        print(f"taskdisc: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        # A disk that fills up or a folder that vanishes under a run; results so far are on disk.
-        if debug:
-            raise
-        place = f" '{error.filename}'" if error.filename else ""
-        why = error.strerror or error
-        print(f"taskdisc: reading or writing{place} failed: {why}.", file=sys.stderr)
-        raise SystemExit(RunFailedError.exit_code) from None
-    except MemoryError:
-        if debug:
-            raise
-        print(
-            "taskdisc: out of memory; what was computed is kept: use fewer --jobs or images.",
-            file=sys.stderr,
-        )
-        raise SystemExit(RunFailedError.exit_code) from None
-    except KeyboardInterrupt:
-        print("taskdisc: stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        except TaskdiscError as error:
+            if debug:
+                raise
+            print(f"taskdisc: {error}", file=sys.stderr)
+            raise SystemExit(error.exit_code) from None
+        except OSError as error:
+            # A disk that fills up or a folder that vanishes; results so far are on disk.
+            if debug:
+                raise
+            place = f" '{error.filename}'" if error.filename else ""
+            why = error.strerror or error
+            print(f"taskdisc: reading or writing{place} failed: {why}.", file=sys.stderr)
+            raise SystemExit(RunFailedError.exit_code) from None
+        except MemoryError:
+            if debug:
+                raise
+            print(
+                "taskdisc: out of memory; what was computed is kept: use fewer --jobs or images.",
+                file=sys.stderr,
+            )
+            raise SystemExit(RunFailedError.exit_code) from None
+        except KeyboardInterrupt:
+            print("taskdisc: stopped.", file=sys.stderr)
+            raise SystemExit(stopped_status()) from None
 
 
 def _settings(

@@ -94,6 +94,9 @@ class ImagesSettings(Settings):
     root: str | None = None  # where the images are, for sources that need it
     split: str = "train"
     download: bool = False  # fetch the source if it is not there yet
+    # Side that images are read at [pixels], `own` for as large as they are there; the source's
+    # usual. For what trains on images of any size; a search has 32.
+    size: Annotated[int, Field(ge=1, le=1024)] | Literal["own"] | None = None
     target: str | None = None  # whose classes are drawn; the source's first by default
     class_a: str | None = None  # the class that comes first; drawn by default
     n_classes: int | None = Field(None, ge=1)  # class A and n - 1 others
@@ -276,10 +279,43 @@ def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
         raise SettingError(_sentence(kind, error)) from None
 
 
+class _TwiceError(yaml.YAMLError):
+    """A mapping has a key twice."""
+
+    def __init__(self, key: str, line: int, first: int) -> None:
+        super().__init__(key)
+        self.key, self.line, self.first = key, line, first
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that a mapping has twice, of which YAML's own loader takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        # Before anchors are merged (`<<`), whose keys may be given again.
+        node = super().compose_mapping_node(anchor)
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    raise _TwiceError(key.value, line, lines[key.value])
+                lines[key.value] = line
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = _load(path.read_text(encoding="utf-8"))
+    except _TwiceError as error:
+        raise SettingError(
+            f"the settings file must give every setting once, got `{error.key}` again in '{path}' "
+            f"(line {error.line}), after line {error.first}; remove one of them."
+        ) from error
     except OSError as error:
         raise SettingError(
             f"the settings file must be readable, got '{path}' ({error.strerror})."
@@ -318,7 +354,12 @@ def _set(values: dict[str, Any], change: str) -> None:
         values[parent] = dict(inner or {})
         values = values[parent]
     try:
-        values[name] = yaml.safe_load(text)
+        values[name] = _load(text)
+    except _TwiceError as error:
+        raise SettingError(
+            f"--set {path} must give every setting once, got `{error.key}` twice; remove one of "
+            "them."
+        ) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         raise SettingError(f"--set {path} must be given a YAML value, got {text!r}.") from error
 

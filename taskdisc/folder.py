@@ -87,6 +87,15 @@ def made_by(path: Path) -> str:
     return str(_said(path).get("made_by", SEARCH))  # searches made the first folders
 
 
+def started(path: Path) -> str:
+    """When a run was started, in UTC to the minute: `2026-05-01 17:30`.
+
+    Raises:
+        RunFolderError: the folder does not say.
+    """
+    return str(_said(path, "started"))[:16].replace("T", " ")
+
+
 def locked(path: Path) -> IO[str]:
     """Hold the folder's lock, which the system frees when this process ends in any way.
 
@@ -130,6 +139,15 @@ def images_content(path: Path) -> str:
         RunFolderError: the folder does not say.
     """
     return str(_said(path, "images", "content"))
+
+
+def images_note(path: Path) -> str:
+    """What a user must know of how the images of a run were read; mostly nothing.
+
+    Raises:
+        RunFolderError: the folder does not say what its images are.
+    """
+    return str(_said(path, "images").get("note", ""))
 
 
 def check_settings(path: Path) -> None:
@@ -183,7 +201,11 @@ def _environment(
     made_by: str, settings: Settings, images: ImageSet | None, pool: Pool
 ) -> dict[str, Any]:
     packages = ("torch", "torchvision", "nevergrad", "numpy", "scipy", "scikit-learn", "joblib")
-    about = {} if images is None else {"n": len(images), "content": images.content_hash()}
+    about: dict[str, Any] = {}
+    if images is not None:
+        about = {"n": len(images), "content": images.content_hash()}
+        if images.notes:
+            about["note"] = "; ".join(images.notes)
     return {
         "schema": 2,
         "made_by": made_by,

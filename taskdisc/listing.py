@@ -5,12 +5,21 @@ from typing import Any
 
 from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_result
 from taskdisc.errors import SettingError, TaskdiscError
-from taskdisc.folder import CONFIG, SEARCH, made_by
+from taskdisc.folder import CONFIG, SEARCH, made_by, started
 from taskdisc.journal import read_journal
+
+NOTHING = "–"
+"""Stands where a kind of run has no such value."""
+
+MOST_NAMED = 4
+"""Rows of a comparison whose names are listed."""
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row per run below `folder`, by name; a damaged run has its fault for a state.
+
+    `done` counts the labelings that a search has scored and those that it may, or the cells that a
+    study or a comparison has measured and all of them; `started` is in UTC.
 
     Raises:
         SettingError: the folder does not exist.
@@ -28,44 +37,67 @@ def _row(path: Path) -> dict[str, Any]:
             "run",
             "made_by",
             "source",
+            "compares",
             "ratio",
             "proposer",
             "seed",
-            "trials",
+            "done",
             "tasks",
             "confirmed",
+            "started",
             "state",
         ),
-        "–",
+        NOTHING,
     )
     row["run"] = path.name
     try:
         row["made_by"] = made_by(path)
-        if row["made_by"] != SEARCH:
-            from taskdisc.studies.run import TABLE, progress_of  # slow; searches need none of it
-
-            n_done, n_cells, settings_of_study = progress_of(path)
-            row["seed"] = getattr(settings_of_study, "seed", "–")
-            if hasattr(settings_of_study, "images"):
-                row["source"] = settings_of_study.images.source
-            finished = n_done == n_cells and (path / TABLE).is_file()
-            row["state"] = "finished" if finished else f"unfinished: {n_done} of {n_cells} cells"
-            return row
-        settings = folder_settings(path)
-        n_trials = len(read_journal(path / TRIALS))
-        row.update(
-            source=settings.images.source,
-            ratio=f"1:{settings.ratio}",
-            proposer=settings.proposer,
-            seed=settings.seed,
-            trials=f"{n_trials}/{settings.budget}",
-            state="unfinished",
-        )
-        if (path / RESULT).is_file():
-            result = read_result(path)
-            row.update(tasks=sum(task["is_task"] for task in result["tasks"]), state="finished")
-            if result["tasks"]:
-                row["confirmed"] = result["tasks"][0]["confirmed"]["mean"]
+        row["started"] = started(path)
+        row.update(_of_search(path) if row["made_by"] == SEARCH else _of_study(path))
     except TaskdiscError as error:
         row["state"] = f"damaged: {error}"
     return row
+
+
+def _of_search(path: Path) -> dict[str, Any]:
+    settings = folder_settings(path)
+    row: dict[str, Any] = {
+        "source": settings.images.source,
+        "ratio": f"1:{settings.ratio}",
+        "proposer": settings.proposer,
+        "seed": settings.seed,
+        "done": f"{len(read_journal(path / TRIALS))}/{settings.budget}",
+        "state": "unfinished",
+    }
+    if (path / RESULT).is_file():
+        result = read_result(path)
+        row.update(tasks=sum(task["is_task"] for task in result["tasks"]), state="finished")
+        if result["tasks"]:
+            row["confirmed"] = result["tasks"][0]["confirmed"]["mean"]
+    return row
+
+
+def _of_study(path: Path) -> dict[str, Any]:
+    from taskdisc.studies.multi_task import ComparisonSettings
+    from taskdisc.studies.run import TABLE, progress_of  # slow; searches need none of it
+
+    n_done, n_cells, settings = progress_of(path)
+    finished = n_done == n_cells and (path / TABLE).is_file()
+    row: dict[str, Any] = {
+        "seed": getattr(settings, "seed", NOTHING),
+        "done": f"{n_done}/{n_cells}",
+        "state": "finished" if finished else "unfinished",
+    }
+    images = getattr(settings, "images", None)
+    if images is not None:
+        row["source"] = images.source
+    if isinstance(settings, ComparisonSettings):
+        rows = list(settings.every_row)
+        n_rows, n_seeds, named = len(rows), settings.seeds, rows[:MOST_NAMED]
+        names = ", ".join(named if n_rows <= MOST_NAMED else [*named, "…"])
+        row["compares"] = f"{_counted(n_rows, 'row')} × {_counted(n_seeds, 'seed')}: {names}"
+    return row
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"

@@ -61,7 +61,7 @@ class Pool:
         try:
             yield from parallel(calls)
         except TerminatedWorkerError as error:
-            if _interrupted.is_set():
+            if _stopped_by:
                 raise KeyboardInterrupt from error
             raise RunFailedError(
                 "a worker process died, most likely for lack of memory; what was computed is kept: "
@@ -72,23 +72,38 @@ class Pool:
         return self.devices[number % len(self.devices)]
 
 
-_interrupted = threading.Event()
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+_stopped_by: list[int] = []
+"""The signals that are stopping this process, in order."""
 
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Within it, Ctrl-C is a KeyboardInterrupt even if it kills a worker that is only starting."""
+    """Within it, Ctrl-C and SIGTERM are a KeyboardInterrupt even if they kill a starting worker.
 
-    def interrupt(number: int, frame: object) -> None:
-        _interrupted.set()
+    Batch systems send SIGTERM some time before they kill, some of them more than once, so that only
+    the first of them counts.
+    """
+
+    def stop(number: int, frame: object) -> None:
+        if number == signal.SIGTERM and number in _stopped_by:
+            return
+        _stopped_by.append(number)
         raise KeyboardInterrupt
 
-    _interrupted.clear()
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = {number: signal.signal(number, stop) for number in _STOPPING}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _stopped_by.clear()
+
+
+def stopped_status() -> int:
+    """The exit status after a signal, within `interruptible`: 130 of Ctrl-C, 143 of SIGTERM."""
+    return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
 
 
 def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:
@@ -100,9 +115,11 @@ def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:
 @cache
 def _settle_in(parent: int) -> None:
     """Once per worker process: leave decisions to the parent, and do not outlive it."""
-    # Ctrl-C reaches every process of the terminal; the parent alone decides what it means.
+    # Ctrl-C reaches every process of the terminal, and SIGTERM may reach every one of a batch job;
+    # the parent alone decides what they mean.
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
         # A parent that is killed cannot stop its workers, and each holds the memory of torch.

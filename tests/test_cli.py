@@ -114,19 +114,22 @@ def test_resume_after_kill_equals_straight_run(
     assert_same(straight, folder)
 
 
-def test_ctrl_c_stops_with_what_was_found(straight: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_with_what_was_found(
+    straight: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
     folder = tmp_path / "run"
     command = [*TASKDISC, "search", *SMALL, "--jobs=2", "--out=run"]
-    # A session of its own, so that the signal reaches the workers too, as in a terminal.
+    # A session of its own, so that the signal reaches the workers too, as in a terminal or a job.
     with subprocess.Popen(
         command, cwd=tmp_path, stderr=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
         wait_for_lines(process, folder / "trials.jsonl", 5)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, stderr = process.communicate(timeout=60)
-    assert process.returncode == 130
+    assert process.returncode == status
     assert "Traceback" not in stderr
-    assert "taskdisc search --resume" in stderr
+    assert stderr.count("go on with: taskdisc search --resume") == 1
     assert (folder / "report.html").exists()
     done = taskdisc("search", "--resume=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -182,7 +185,7 @@ def test_score_report_and_runs_read_a_run(straight: Path, tmp_path: Path) -> Non
     assert (straight / "report.html").stat().st_size > 10_000
 
     rows = json.loads(taskdisc("runs", str(straight.parent), "--json", cwd=tmp_path).stdout)
-    assert [(row["run"], row["state"], row["trials"]) for row in rows] == [
+    assert [(row["run"], row["state"], row["done"]) for row in rows] == [
         ("run", "finished", "24/24")
     ]
 
@@ -369,7 +372,7 @@ def bad_folder(path: Path) -> None:
         (["study", "clustering", "--set", "cases=[{n_images: 21}]"], ["multiple of", "21"]),
         (["study", "--resume", "foreign"], ["foreign", "config.yaml"]),
         (["study", "--resume", "torn"], ["torn", "which is of `taskdisc search`"]),
-        (["study", "noise", "--resume", "torn"], ["--resume must stand without NAME", "torn"]),
+        (["study", "noise", "--resume", "torn"], ["--resume must stand without a name", "torn"]),
         (["study", "--resume", "torn", "--seed", "1"], ["--resume must stand", "torn"]),
         (["images", "cifar11"], ["source", "cifar1"]),
     ],

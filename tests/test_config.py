@@ -25,6 +25,7 @@ EVERY: dict[str, Any] = {
         "root": "/a folder/größe",
         "split": "test",
         "download": True,
+        "size": "own",
         "target": "coarse",
         "class_a": "no",  # a word that YAML would take for false
         "n_classes": 3,
@@ -243,6 +244,37 @@ def test_bad_files(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(SettingError, match=words) as caught:
         read_settings(SearchSettings, path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "ratio: 1\nseed: 2\nratio: 4\n",
+            r"`ratio` again in '.*a\.yaml' \(line 3\), after line 1;",
+        ),
+        ("images:\n  seed: 1\n  split: test\n  seed: 1\n", r"`seed` again .*\(line 4\)"),
+        ("images: {seed: 1, seed: 2}", r"`seed` again .*\(line 1\), after line 1"),
+        ("confirm: {1: a}\nknown: [{1: a, '1': b}]", r"`1` again .*\(line 2\)"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path, text: str, words: str) -> None:
+    path = write(tmp_path / "a.yaml", text)
+    with pytest.raises(SettingError, match=words) as caught:
+        read_settings(SearchSettings, path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_value_on_the_command_line_gives_a_setting_once() -> None:
+    with pytest.raises(SettingError, match=r"--set images must give .* once, got `seed` twice"):
+        read_settings(SearchSettings, changes=["images={seed: 1, seed: 2}"])
+    assert read_settings(SearchSettings, changes=["seed=1", "seed=2"]).seed == 2
+
+
+def test_a_group_over_another_one_may_change_its_settings(tmp_path: Path) -> None:
+    text = "confirm: {<<: {n_splits: 3, n_random: 70}, n_splits: 9}"
+    confirm = read_settings(SearchSettings, write(tmp_path / "a.yaml", text)).confirm
+    assert (confirm.n_splits, confirm.n_random) == (9, 70)
 
 
 def test_a_file_that_would_run_code_does_not(tmp_path: Path) -> None:

@@ -294,25 +294,45 @@ def load_with_held_out(
 
 
 def load_source(settings: ImagesSettings, progress: Progress) -> ImageSet:
-    """All images of the settings' source, as large as they are there."""
+    """All images of the settings' source, at their `size`."""
     return load_images(
         settings.source,
         root=settings.root,
         split=settings.split,
         download=settings.download,
+        size=settings.size,
         progress=reading(progress),
     )
 
 
 def select_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
-    """The images of a source that the settings choose, at the network's 32x32."""
+    """The images of a source that the settings choose, at the network's 32x32.
+
+    Raises:
+        SettingError: another size was asked for.
+        ImageSetError: the images are too few.
+    """
+    return at_network_side(chosen_images(image_set, settings), settings)
+
+
+def at_network_side(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
+    """The images at the 32x32 of the network that scores labelings.
+
+    Raises:
+        SettingError: another size was asked for.
+    """
     from taskdisc.taskness.lenet import SIDE
 
-    return chosen_images(image_set, settings).resized(SIDE)
+    if settings.size not in (None, SIDE):
+        raise SettingError(
+            f"`images.size` must be left out where labelings are scored, for the network that does "
+            f"it takes {SIDE} x {SIDE} pixels, got {settings.size!r}."
+        )
+    return image_set.resized(SIDE)
 
 
 def chosen_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
-    """The images of a source that the settings choose, at their own size."""
+    """The images of a source that the settings choose, as they were read."""
     n_images, by_class = settings.n_images, {}
     if n_images is None and not image_set.targets:
         n_images = min(len(image_set) // 10 * 10 or 2, DEFAULT_CLASSES * DEFAULT_PER_CLASS)

@@ -40,7 +40,7 @@ def load(request: Request) -> ImageSet:
         targets[name] = numbers.astype(np.int64)
         classes[name] = [str(value) for value in values.tolist()]
     found = ImageSet(request.source, found.images, targets, classes)
-    return found.resized(request.size) if request.size else found
+    return found if (side := request.side(None)) is None else found.resized(side)
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

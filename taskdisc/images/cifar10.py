@@ -15,4 +15,4 @@ def load(request: Request) -> ImageSet:
 
     images, labels, names = read_cifar(CIFAR10, request)
     found = ImageSet(request.source, images, {"class": labels}, {"class": list(names)})
-    return found.resized(request.size) if request.size else found
+    return found if (side := request.side(None)) is None else found.resized(side)

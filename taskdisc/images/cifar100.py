@@ -58,7 +58,7 @@ def load(request: Request) -> ImageSet:
 
         images, fine, _ = read_cifar(CIFAR100, request)
         found = _image_set(request, images, fine)
-        return found.resized(request.size) if request.size else found
+        return found if (side := request.side(None)) is None else found.resized(side)
     with open_tree(place) as tree:
         top = next(
             (top for top in ("", *tree.children()) if request.split in tree.children(top)), None
@@ -73,7 +73,7 @@ def load(request: Request) -> ImageSet:
                     f"got '{name}' in '{place}': {did_you_mean(name, FINE_NAMES)}"
                 )
         paths, fine = numbered(by_class, FINE_NAMES)
-        return _image_set(request, decode_files(tree, paths, request, request.size), fine)
+        return _image_set(request, decode_files(tree, paths, request, request.side(None)), fine)
 
 
 def _image_folders(root: Path) -> Path | None:

@@ -5,13 +5,13 @@ import io
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 from taskdisc.errors import ImageSetError
 from taskdisc.images.cache import cached
-from taskdisc.images.image_set import Images, square
+from taskdisc.images.image_set import Images, fitted
 from taskdisc.images.request import Request
 from taskdisc.images.tree import Tree
 
@@ -22,15 +22,21 @@ if TYPE_CHECKING:
 _VERSION = 1
 _BATCH = 512
 
+Shape: TypeAlias = tuple[int, int]
+"""Height and width [pixels]."""
 
-def decode_files(tree: Tree, paths: Sequence[str], request: Request, size: int | None) -> Images:
+
+def decode_files(
+    tree: Tree, paths: Sequence[str], request: Request, size: int | Shape | None
+) -> Images:
     """The images at `paths` as uint8 [N, H, W, 3], from the cache where they are there already.
 
     Args:
         tree: where the files are.
         paths: which of them, in the order of the result; at least one.
         request: its cache folder and progress callback are used.
-        size: side that every image is resized to, or None to keep the images' own shape.
+        size: side, or height and width, that every image is cut and resized to; None keeps the
+            images' own shape.
 
     Raises:
         ImageSetError: an image is unreadable, or, without `size`, has another shape than the first.
@@ -44,7 +50,7 @@ def decode_files(tree: Tree, paths: Sequence[str], request: Request, size: int |
             raise ImageSetError(
                 f"'{tree.shown(path)}' must have {first.shape[0]} x {first.shape[1]} pixels like "
                 f"the set's first image, got {pixels.shape[0]} x {pixels.shape[1]}; "
-                "give a size to resize them all."
+                "give a size in pixels to resize them all."
             )
         return pixels
 
@@ -60,13 +66,37 @@ def decode_files(tree: Tree, paths: Sequence[str], request: Request, size: int |
     return cached(request.cache, _key(tree, paths, size), shape, batches)
 
 
-def decode(data: bytes, shown: str, size: int | None = None) -> Images:
+def count_of_other_shape(
+    tree: Tree, paths: Sequence[str], request: Request, height: int, width: int
+) -> int:
+    """How many of the images at `paths` are not of this height and width, by their headers.
+
+    Raises:
+        ImageSetError: one of them is no image.
+    """
+
+    def other(path: str) -> bool:
+        return _shape_of(tree.read(path), tree.shown(path)) != (height, width)
+
+    def batches() -> Iterator[Images]:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(paths), _BATCH):
+                part = paths[start : start + _BATCH]
+                yield np.fromiter(pool.map(other, part), dtype=np.uint8, count=len(part))
+
+    # Kept like decoded images: a large set has more headers than one wants to read every time.
+    key = _key(tree, paths, (height, width)) + "-others"
+    return int(cached(request.cache, key, (len(paths),), batches).sum())
+
+
+def decode(data: bytes, shown: str, size: int | Shape | None = None) -> Images:
     """One image file as uint8 [H, W, 3], upright (EXIF), transparency laid on white.
 
     Args:
         data: the file's content.
         shown: how the error sentence names the file.
-        size: side of the result [pixels], see `ImageSet.resized`; None keeps the image's shape.
+        size: side of the result, or its height and width [pixels], to which the central part of
+            these proportions is resized; None keeps the image's shape.
 
     Raises:
         ImageSetError: the file is no image, is truncated, or has pixels that are no colours.
@@ -79,11 +109,31 @@ def decode(data: bytes, shown: str, size: int | None = None) -> Images:
             image = _rgb(ImageOps.exif_transpose(opened))
     # Decoders of damaged files raise almost anything (OSError, SyntaxError, struct.error, …).
     except Exception as error:
-        raise ImageSetError(
-            f"'{shown}' must be a whole image, got one that cannot be read "
-            f"({_one_line(error)}); mend or remove it."
-        ) from error
-    return np.array(square(image, size) if size else image)
+        raise _unreadable(shown, error) from error
+    if size is None:
+        return np.array(image)
+    height, width = (size, size) if isinstance(size, int) else size
+    return np.array(fitted(image, height, width))
+
+
+def _shape_of(data: bytes, shown: str) -> Shape:
+    """Height and width of one image file, upright, without decoding it."""
+    from PIL import Image
+    from PIL.ExifTags import Base
+
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            turned = opened.getexif().get(Base.Orientation, 1) >= 5
+            return opened.size if turned else (opened.height, opened.width)
+    except Exception as error:  # as in `decode`
+        raise _unreadable(shown, error) from error
+
+
+def _unreadable(shown: str, error: Exception) -> ImageSetError:
+    return ImageSetError(
+        f"'{shown}' must be a whole image, got one that cannot be read "
+        f"({_one_line(error)}); mend or remove it."
+    )
 
 
 def _rgb(image: "Image") -> "Image":
@@ -103,7 +153,7 @@ def _rgb(image: "Image") -> "Image":
     return image.convert("RGB")
 
 
-def _key(tree: Tree, paths: Sequence[str], size: int | None) -> str:
+def _key(tree: Tree, paths: Sequence[str], size: int | Shape | None) -> str:
     digest = hashlib.sha256(f"{_VERSION}\0{size}\0".encode() + os.fsencode(tree.identity))
     for path in paths:
         entry = tree.files[path]

@@ -25,10 +25,11 @@ def load(request: Request) -> ImageSet:
 
     data = load_digits()
     grey = np.round(data.images * (255 / 16)).astype(np.uint8)
-    enlarged = as_image_set(grey).resized(request.size or _SIDE)
+    found = as_image_set(grey)
+    side = request.side(_SIDE)
     return ImageSet(
         source=request.source,
-        images=enlarged.images,
+        images=(found if side is None else found.resized(side)).images,
         targets={"digit": data.target.astype(np.int64)},
         classes={"digit": [str(digit) for digit in range(10)]},
     )

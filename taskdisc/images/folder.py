@@ -16,12 +16,12 @@ _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", 
 
 
 def load(request: Request) -> ImageSet:
-    """Every image below the class folders of `root`, square, with the target `class`.
+    """Every image below the class folders of `root`, with the target `class`.
 
     Folders named train, val and test at the top are splits; otherwise the split ``train`` (or
     ``all``) is everything. Classes are numbered in the order of their names, over all splits alike.
     A folder of images without class folders is a set without targets. Images get the side of
-    `size`, 32 by default.
+    `size`, 32 by default; with ``own`` they must be of one shape.
     """
     root = request.check_root("the folder or .zip of the images")
     with open_tree(root) as tree:
@@ -48,7 +48,7 @@ def load(request: Request) -> ImageSet:
             paths, targets, classes = tree.images(part), {}, {}
             if not paths:
                 raise ImageSetError(f"'{tree.shown(part)}' must hold images, got none.")
-        images = decode_files(tree, paths, request, request.size or _SIDE)
+        images = decode_files(tree, paths, request, request.side(_SIDE))
     return ImageSet(request.source, images, targets, classes)
 
 

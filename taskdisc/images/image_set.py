@@ -29,6 +29,7 @@ class ImageSet:
         targets: target name -> class number of each image, int64 [N]; the first is the default.
         classes: target name -> the class names that its numbers stand for.
         indices: int64 [N], position of each image in the source's full split; 0 … N-1 by default.
+        notes: what a user must know of how these images were read, a sentence each.
 
     Raises:
         ImageSetError: a field breaks its rule; the sentence names the field.
@@ -39,6 +40,7 @@ class ImageSet:
     targets: dict[str, Integers] = field(default_factory=dict)
     classes: dict[str, list[str]] = field(default_factory=dict)
     indices: Integers = None  # type: ignore[assignment]  # set from `images` when left out
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         images = self.images
@@ -111,7 +113,7 @@ class ImageSet:
 
         images = np.empty((len(self), side, side, 3), dtype=np.uint8)
         for i, pixels in enumerate(self.images):
-            images[i] = np.asarray(square(Image.fromarray(np.asarray(pixels)), side))
+            images[i] = np.asarray(fitted(Image.fromarray(np.asarray(pixels)), side, side))
         return replace(self, images=images)
 
     def target(self, name: str | None = None) -> str:
@@ -191,16 +193,17 @@ def check_side(name: str, side: object) -> None:
         )
 
 
-def square(image: "Image", side: int) -> "Image":
-    """The central square of `image`, resized to `side` x `side` (bicubic, antialiased)."""
+def fitted(image: "Image", height: int, width: int) -> "Image":
+    """The central part of `image` with these proportions, resized (bicubic, antialiased)."""
     from PIL import Image
 
-    if image.size == (side, side):
+    if image.size == (width, height):
         return image
-    edge = min(image.size)
-    left, top = (image.width - edge) // 2, (image.height - edge) // 2
-    box = (left, top, left + edge, top + edge)
-    return image.resize((side, side), Image.Resampling.BICUBIC, box=box)
+    scale = min(image.width / width, image.height / height)
+    across, down = max(1, round(scale * width)), max(1, round(scale * height))
+    left, top = (image.width - across) // 2, (image.height - down) // 2
+    box = (left, top, left + across, top + down)
+    return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 def _check_column(name: str, column: object, n_images: int) -> None:

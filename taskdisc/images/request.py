@@ -3,9 +3,14 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images.image_set import Progress
+
+OWN: Literal["own"] = "own"
+Size: TypeAlias = int | Literal["own"] | None
+"""A side [pixels]; `own` for images as large as they are there; None for the source's usual."""
 
 
 @dataclass(frozen=True)
@@ -17,7 +22,7 @@ class Request:
         root: where the user says that the images are, or None.
         split: name of the split.
         download: whether missing images may be fetched.
-        size: side [pixels] that images are to have, or None for the source's own.
+        size: side [pixels] that images are to have, `own`, or None for the source's usual.
         cache: folder of decoded images, or None to decode in memory.
         progress: called while images are decoded.
     """
@@ -26,7 +31,7 @@ class Request:
     root: Path | None = None
     split: str = "train"
     download: bool = False
-    size: int | None = None
+    size: Size = None
     cache: Path | None = None
     progress: Progress | None = None
 
@@ -34,6 +39,16 @@ class Request:
     def data_root(self) -> Path:
         """`root`, or the folder of downloaded sets."""
         return self.root or data_folder()
+
+    def side(self, usual: int | None) -> int | None:
+        """The side [pixels] that images are to have; None to leave them as they are.
+
+        Args:
+            usual: the source's, where none is asked for.
+        """
+        if self.size == OWN:
+            return None
+        return usual if self.size is None else self.size
 
     def check_split(self, splits: tuple[str, ...], why: str = "") -> None:
         """Refuse a split that is not one of `splits`; `why` explains the source's division."""

@@ -16,7 +16,7 @@ from taskdisc.images import (
 )
 from taskdisc.images.cache import cache_folder
 from taskdisc.images.image_set import ImageSet, Progress, check_side
-from taskdisc.images.request import Request
+from taskdisc.images.request import OWN, Request, Size
 from taskdisc.paper import Paper
 
 
@@ -85,7 +85,7 @@ SOURCES: dict[str, Source] = {
     "celeba": Source(
         celeba.load,
         "CelebA, faces with 40 attributes, downloadable",
-        ("train", "val", "test"),
+        ("train", "val", "test", "all"),
         Paper(
             "Liu et al.",
             2015,
@@ -115,7 +115,7 @@ def load_images(
     root: str | Path | None = None,
     split: str = "train",
     download: bool = False,
-    size: int | None = None,
+    size: Size = None,
     cache: bool | str | Path = True,
     progress: Progress | None = None,
 ) -> ImageSet:
@@ -125,10 +125,11 @@ def load_images(
         source: a key of `SOURCES`.
         root: where the images are: a folder, a .zip or an array file, as the source takes them.
             Downloadable sets default to ``$TASKDISC_DATA`` or ``~/.cache/taskdisc/data``.
-        split: train, val or test as the source has them.
+        split: train, val, test or all as the source has them.
         download: fetch the images where they are missing.
-        size: side [pixels] to which images are cut and resized, see `ImageSet.resized`. None keeps
-            the source's own, except for `folder` and `celeba`, which then get 32.
+        size: side [pixels] to which images are cut and resized, see `ImageSet.resized`; or `own`
+            for images as large as they are there (178 x 218 of `celeba`, 8 x 8 of `digits`). None
+            is 32 for `digits`, `folder` and `celeba`, and `own` for the others.
         cache: where decoded images are kept: True for ``$TASKDISC_CACHE`` or
             ``~/.cache/taskdisc/decoded``, False for nowhere, or a folder.
         progress: called with (images decoded, images in all) while images are decoded.
@@ -141,7 +142,11 @@ def load_images(
         raise SettingError(
             f"`source` must be an image set, got {source!r}: {did_you_mean(str(source), SOURCES)}"
         )
-    if size is not None:
+    if isinstance(size, str) and size != OWN:
+        raise SettingError(
+            f"`size` must be a whole number from 1 to 1024 [pixels] or {OWN}, got {size!r}."
+        )
+    if size is not None and size != OWN:
         check_side("size", size)
     request = Request(
         source=source,

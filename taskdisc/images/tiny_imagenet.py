@@ -38,7 +38,7 @@ def load(request: Request) -> ImageSet:
         paths, labels = numbered(by_wnid, wnids)
         if not paths:
             raise request.missing(f"{request.split} images", can_download=False)
-        images = decode_files(tree, paths, request, request.size)
+        images = decode_files(tree, paths, request, request.side(None))
     return ImageSet(request.source, images, {"class": labels}, {"class": names})
 
 

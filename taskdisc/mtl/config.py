@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from taskdisc.config import Settings
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.mtl.auxiliaries import resolved
 from taskdisc.mtl.kinds import KINDS, LOSS, METRICS
 
 
@@ -101,16 +102,38 @@ class RowSettings(Settings):
     backbone: Method = Method(name="lenet")
     weighting: Method = Method(name="equal")
     schedule: Method = Method(name="all")
-    tasks: tuple[str, ...] = ()  # which of the tasks; all by default
+    tasks: tuple[str, ...] | None = None  # which of the tasks; all by default
+    aux: str = ""  # auxiliary tasks beside them: see `mtl.auxiliaries.FORMS`; none by default
+    aux_tasks: tuple[str, ...] | None = None  # which of these; all by default
     training: TrainingSettings = TrainingSettings()
 
-    @field_validator("tasks")
+    @field_validator("tasks", "aux_tasks")
     @classmethod
-    def _each_once(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
-        for task in tasks:
-            if tasks.count(task) > 1:
-                raise SettingError(f"`tasks` must name every task once, got {task!r} twice.")
+    def _each_once(
+        cls, tasks: tuple[str, ...] | None, info: ValidationInfo
+    ) -> tuple[str, ...] | None:
+        for task in tasks or ():
+            if (tasks or ()).count(task) > 1:
+                raise SettingError(
+                    f"`{info.field_name}` must name every task once, got {task!r} twice."
+                )
         return tasks
+
+    @model_validator(mode="after")
+    def _has_tasks(self) -> Self:
+        if self.tasks == () and not self.aux:
+            raise SettingError("`tasks` must name at least one where there is no `aux`, got none.")
+        if self.aux_tasks is not None and not self.aux:
+            raise SettingError(
+                "`aux_tasks` must be left out where there is no `aux`, got "
+                f"{', '.join(self.aux_tasks)}."
+            )
+        return self
+
+    @field_validator("aux")
+    @classmethod
+    def _auxiliaries_from_anywhere(cls, aux: str) -> str:
+        return resolved(aux) if aux else aux
 
     @field_validator("backbone")
     @classmethod

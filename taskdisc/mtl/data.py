@@ -9,7 +9,7 @@ from torch import Tensor
 
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
-from taskdisc.images.measures import MEASURES
+from taskdisc.images.measures import MEASURES, measured
 from taskdisc.mtl.config import TaskSettings
 from taskdisc.mtl.tasks import Task
 
@@ -159,10 +159,7 @@ def _target(images: ImageSet, name: str, of: str) -> str:
 def _values(images: ImageSet, name: str, of: str) -> np.ndarray:
     """A number for each image: a measure of its pixels, or the number that its class is named."""
     if of in MEASURES:
-        parts = np.array_split(np.arange(len(images)), max(1, len(images) // 1000))
-        return np.concatenate(
-            [MEASURES[of](np.asarray(images.images[part]) / 255.0) for part in parts]
-        )
+        return measured(images.images, of)
     if of not in images.targets:
         choices = [*MEASURES, *images.targets]
         raise SettingError(

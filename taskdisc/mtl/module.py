@@ -207,9 +207,11 @@ class MultiTaskModule(LightningModule):
             found = sent(torch.from_numpy(self._inputs[positions.numpy()]), self.device)
         else:
             found = self._on_device[sent(positions, self.device)]
-        if found.dtype != torch.uint8:
-            return found
-        found = (found.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
+        return self.normalised(found) if found.dtype == torch.uint8 else found
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Images uint8 [n, H, W, 3] as the network takes them: what comes before it is done."""
+        found = (images.permute(0, 3, 1, 2).float() / 255 - self._mean) / self._deviation
         (frozen,) = self._frozen
         if frozen is None:
             return found

@@ -125,15 +125,15 @@ def train(
     with quietly():
         try:
             trainer.fit(module, ckpt_path=last if goes_on else None, weights_only=True)
+            seconds = time.perf_counter() - start
+            # Not of the module, which with several devices was trained in other processes.
+            history = check_checkpoint(last)["history"]
+            n_steps = trainer.global_step * (len(history) - n_before) / len(history)
+            tester = trainer if devices == 1 else trainer_of(row, folder, device, 1, progress)
+            tester.test(module, ckpt_path=best, weights_only=True, verbose=False)
         except SystemExit:  # Lightning ends the process on Ctrl-C, and turns further ones off
             signal.signal(signal.SIGINT, interrupt)
             raise KeyboardInterrupt from None
-        seconds = time.perf_counter() - start
-        # Not of the module, which with several devices was trained in other processes.
-        history = check_checkpoint(last)["history"]
-        n_steps = trainer.global_step * (len(history) - n_before) / len(history)
-        tester = trainer if devices == 1 else trainer_of(row, folder, device, 1, progress)
-        tester.test(module, ckpt_path=best, weights_only=True, verbose=False)
     return Trained(
         module.tested,
         {task.name: blind(task, split.train, split.test) for task in tasks},

@@ -13,6 +13,7 @@ from taskdisc.report.facts import flat
 from taskdisc.report.plots import cell_text
 from taskdisc.report.templates import source, templates
 from taskdisc.studies import STUDIES, command_of
+from taskdisc.studies.multi_task import ComparisonSettings
 from taskdisc.taskness.confirm import LEVEL
 from taskdisc.taskness.protocol import WINDOW
 
@@ -52,16 +53,21 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
     try:
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         command = shlex.join(["taskdisc", *map(str, environment.pop("command")[1:])])
+        # All images of the source; which of them are drawn the settings say, and each cell may
+        # draw others.
+        if "n" in environment.get("images", {}):
+            environment["images"]["read"] = environment["images"].pop("n")
     except (OSError, ValueError, LookupError, AttributeError, TypeError) as error:
         raise RunFolderError(
             f"'{folder / ENVIRONMENT}' must be as the study wrote it, but it is missing or was "
             "changed; restore it."
         ) from error
-    answer = study.answer
+    answer, row = study.answer, STUDIES[study.name]
     shown = {
         name: {
             "source": "data:image/png;base64," + base64.b64encode(picture).decode("ascii"),
             "caption": plot.caption,
+            "tall": plot.tall,
         }
         for (name, picture), plot in zip(pictures.items(), answer.plots.values(), strict=True)
     }
@@ -70,8 +76,9 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
     return environment_of.get_template("study.html.j2").render(
         name=study.name,
         folder=folder.resolve().name,
-        question=STUDIES[study.name].question,
+        question=row.question,
         reading=answer.reading,
+        note=environment.get("images", {}).get("note", ""),
         plots=shown,
         table=(answer.summary or answer.table)[:MOST_ROWS],
         n_rows=len(answer.summary or answer.table),
@@ -86,8 +93,16 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         tables=[f"{name}.csv" for name in answer.tables],
         made_by=command_of(study.name),
         again_command=f"taskdisc {command_of(study.name)} {shlex.quote(str(folder / CONFIG))}",
+        trainings=_trainings(folder) if isinstance(study.settings, ComparisonSettings) else [],
         texts=answer.texts,
+        texts_title=STUDIES[study.name].texts_title,
         papers=answer.papers,
-        words={**(STUDIES[study.name].words or OF_TASKNESS), **OF_REPEATS},
+        words={**(row.words or OF_TASKNESS), **({} if row.exact else OF_REPEATS)},
         style=source(environment_of, "page.css"),
     )
+
+
+def _trainings(folder: Path) -> list[str]:
+    """The folders of a comparison's trainings, by their numbers."""
+    found = [path for path in (folder / "cells").glob("*-*") if path.is_dir()]
+    return [str(path) for path in sorted(found, key=lambda p: int(p.name.partition("-")[0]))]

@@ -61,3 +61,38 @@ def band(
     if np.isfinite(sem).any():
         low, high = mean - sem, mean + sem
         axes.fill_between(x, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+
+
+def draw_matrix(
+    axes: "Axes",
+    matrix: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    most: float,
+    rows: Sequence[str] | None = None,
+) -> None:
+    """Values from −most to most as colours, with figures where they are few.
+
+    Args:
+        axes: Where to draw.
+        matrix: [n_rows, n_names]; NaN stay empty.
+        names: Of the columns, and of the rows where they are the same.
+        title: Above it.
+        most: The largest magnitude.
+        rows: Names of the rows, where they are others.
+    """
+    axes.imshow(matrix, cmap="RdBu_r", vmin=-most, vmax=most)
+    axes.grid(False)
+    rows = names if rows is None else rows
+    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=7)
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_title(title, fontsize=8)
+    if len(names) <= 10:
+        for i, row in enumerate(matrix):
+            for j, value in enumerate(row):
+                if np.isfinite(value):
+                    dark = abs(value) > 0.6 * most
+                    axes.text(
+                        j, i, f"{value:.2f}", ha="center", va="center", fontsize=7,
+                        color="white" if dark else "black",
+                    )  # fmt: skip

@@ -113,4 +113,11 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    words={
+        "θ": "The one parameter, which both tasks share.",
+        "loss": "(θ − c)², with its minimum 0 at θ = c: `main` and `auxiliary` of the settings.",
+        "cosine": "Of the angle between the tasks' gradients. On a line it is 1 where a step down "
+        "one loss is one down the other, −1 where it is one up, and 0 where a gradient is 0.",
+    },
+    exact=True,
 )

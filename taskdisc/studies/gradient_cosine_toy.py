@@ -151,4 +151,15 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    words={
+        "main, auxiliary": "The tasks: only the main loss |θ|² is wanted low; the auxiliary loss "
+        "|θ − c|², c being `auxiliary` of the settings, is there to help or to hinder.",
+        "weighting": "What turns the gradients of both losses into one step; all that it is given "
+        "is in brackets, its other settings are their defaults.",
+        ALONE: "Descent on the main loss without the auxiliary, beside which the others stand.",
+        "steps": "Of steepest descent, until the main loss is below `converged`; – or never: not "
+        "within `n_steps`.",
+        "main loss": "Where the descent ended, which is where it converged if it did.",
+    },
+    exact=True,
 )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from taskdisc.config import ImagesSettings
-from taskdisc.discovery.run import load_source, select_images
+from taskdisc.discovery.run import at_network_side, load_source, select_images
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
 from taskdisc.progress import Progress
@@ -121,7 +121,7 @@ def of_classes(
         )
         for name in classes
     ]
-    return _at_side(source.take(np.concatenate(positions)))
+    return at_network_side(source.take(np.concatenate(positions)), settings)
 
 
 def one_against_rest(
@@ -161,7 +161,8 @@ def one_against_rest(
     positives = _some(np.flatnonzero(labels == class_a), n_pos, names[class_a], rng)
     negatives = _some(np.flatnonzero(labels != class_a), n_neg, "others", rng)
     labeling = np.repeat([1, 0], [n_pos, n_neg]).astype(np.uint8)
-    return _at_side(source.take(np.concatenate([positives, negatives]))), labeling
+    chosen = source.take(np.concatenate([positives, negatives]))
+    return at_network_side(chosen, settings), labeling
 
 
 def _some(positions: np.ndarray, n: int, what: str, rng: np.random.Generator) -> np.ndarray:
@@ -170,12 +171,6 @@ def _some(positions: np.ndarray, n: int, what: str, rng: np.random.Generator) ->
             f"{n} images of '{what}' are needed, and there are {len(positions)}; use fewer."
         )
     return rng.permutation(positions)[:n]
-
-
-def _at_side(images: ImageSet) -> ImageSet:
-    from taskdisc.taskness.lenet import SIDE
-
-    return images.resized(SIDE)
 
 
 def check_not_given(settings: ImagesSettings, *names: str) -> None:

@@ -1,5 +1,6 @@
 """Which way of training several tasks does best? Rows of methods, trained from several seeds."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -12,6 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
+from taskdisc.mtl.auxiliaries import named
+from taskdisc.mtl.auxiliaries import names_of as aux_names
 from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -51,7 +54,6 @@ class ComparisonSettings(Settings):
     """The tasks, the rows that are compared, and how often each is trained."""
 
     images: ImagesSettings = ImagesSettings()  # all of the source where no draw is given
-    side: int | None = Field(None, ge=1)  # of images [pixels]; the source's own
     test_split: str | None = None  # the source's own test split; else a share of the images
     test: float = Field(0.2, gt=0, lt=1)  # share that measures the result
     validation: float = Field(0.15, gt=0, lt=1)  # share that chooses the epoch
@@ -76,14 +78,7 @@ class ComparisonSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _rows_over_common(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        rows = values.get("rows", ROWS)
-        if not isinstance(rows, dict):
-            return values
-        default = cls.model_fields["common"].default.model_dump(mode="json")
-        common = _filled(values.get("common") or {}, default)
-        return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
+        return rows_over_common(cls, values)
 
     @field_validator("rows")
     @classmethod
@@ -123,6 +118,15 @@ class ComparisonSettings(Settings):
         weights = [round(1 - step / (steps - 1), 6) for step in range(steps)]
         return {f"{BY_HAND} {w:g} / {1 - w:.6g}": [w, round(1 - w, 6)] for w in weights}
 
+    def names_of(self, row: RowSettings) -> tuple[str, ...]:
+        """The names of a row's tasks, without auxiliary ones."""
+        return tuple(self.tasks) if row.tasks is None else row.tasks
+
+    def main_number(self, row: RowSettings) -> int | None:
+        """Which of the tasks of a row is the main one; None where there is none."""
+        names = self.names_of(row)
+        return names.index(self.main) if self.main in names else None
+
     @model_validator(mode="after")
     def _every_row_can_be(self) -> Self:
         if self.hand is not None and len(self.tasks) != 2:
@@ -157,7 +161,7 @@ class ComparisonSettings(Settings):
                     f"rows are compared, got {', '.join(row.tasks)}; add it."
                 )
             for setting, tasks in (
-                ("tasks", row.tasks),
+                ("tasks", row.tasks or ()),
                 ("training.head_lr", row.training.head_lr),
             ):
                 for task in tasks:
@@ -166,6 +170,49 @@ class ComparisonSettings(Settings):
                             f"`rows.{row_name}.{setting}` must be names of tasks, got {task!r}; "
                             f"{did_you_mean(task, self.tasks)}"
                         )
+
+
+def with_auxiliaries(settings: ComparisonSettings, given: Sequence[str]) -> list[str]:
+    """Changes of settings by which every row is also trained with each of some auxiliary tasks.
+
+    Without a main task the first one becomes it, for it is what auxiliaries are to help.
+
+    Args:
+        settings: Of the comparison without them.
+        given: As `RowSettings.aux`.
+
+    Raises:
+        SettingError: one is none, or the settings have variants already.
+    """
+    if settings.across:
+        raise SettingError(
+            "`across` must be left out where --aux is given, which sets it, got "
+            f"{', '.join(settings.across)}; name auxiliaries as `aux` of the variants there."
+        )
+    variants = {"no auxiliaries": {}, **{_short_name(aux): {"aux": aux} for aux in given}}
+    changes = [f"across={json.dumps(variants)}"]
+    return (
+        changes if settings.main else [*changes, f"main={json.dumps(next(iter(settings.tasks)))}"]
+    )
+
+
+def _short_name(aux: str) -> str:
+    """Auxiliaries by a word or two: of a path its last part."""
+    given = named(aux)
+    name = Path(given.path).resolve().stem if given.path else f"{given.number}"
+    return f"{given.kind} {name}".strip()
+
+
+def rows_over_common(kind: type[Settings], values: Any) -> Any:
+    """Values of settings with `rows`, by default their entries, each filled by `common`."""
+    if not isinstance(values, dict):
+        return values
+    rows = values.get("rows", kind.entries_of("rows")["rows"])
+    if not isinstance(rows, dict):
+        return values
+    default = kind.model_fields["common"].default.model_dump(mode="json")
+    common = _filled(values.get("common") or {}, default)
+    return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
 
 
 def _filled(given: Any, below: Mapping[str, Any]) -> Any:
@@ -216,11 +263,44 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
         # Beside no other task its weight would be a learning rate, or 0.
         return Work(images, [replace(every[name], weight=1.0)], split, row, 0)
     row = settings.every_row[cell["row"]]
-    names = row.tasks or tuple(settings.tasks)
-    main = names.index(settings.main) if settings.main in names else None
+    names = settings.names_of(row)
+    tasks = [every[name] for name in names]
+    if row.aux:
+        tasks += _auxiliaries(settings, row, images, split, cell["seed"])
     architecture = _numbered(row.architecture, names)
     row = row.model_copy(update={"architecture": architecture})
-    return Work(images, [every[name] for name in names], split, row, main)
+    return Work(images, tasks, split, row, settings.main_number(row))
+
+
+def _auxiliaries(
+    settings: ComparisonSettings, row: RowSettings, images: ImageSet, split: "Split", seed: int
+) -> "list[Task]":
+    """The auxiliary tasks of a row, drawn alike for all rows of a seed that have them."""
+    from taskdisc.mtl.auxiliaries import auxiliary_tasks
+
+    key = row.aux, seed
+    if _aux.get("images") is not images:
+        _aux.clear()
+        _aux["images"] = images
+    if key not in _aux:
+        _aux[key] = auxiliary_tasks(row.aux, images, split, seed)
+    every = {task.name: task for task in _aux[key]}
+    wanted = tuple(every) if row.aux_tasks is None else row.aux_tasks
+    for name in wanted:
+        if name not in every:
+            raise SettingError(
+                f"`aux_tasks` must be names of the auxiliary tasks of {row.aux!r}, got {name!r}; "
+                f"{did_you_mean(name, every)}"
+            )
+        if name in settings.tasks:
+            raise SettingError(
+                f"`tasks` must have other names than auxiliary tasks, got {name!r}; rename it."
+            )
+    return [every[name] for name in wanted]
+
+
+_aux: dict[Any, Any] = {}
+"""Auxiliary tasks of the images that were read last, for hashes of all images take their time."""
 
 
 def _numbered(architecture: Method, names: Sequence[str]) -> Method:
@@ -255,10 +335,10 @@ def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", 
     """The images, their split and all tasks of a seed, alike in all rows whichever a row has."""
     from taskdisc.mtl.data import split_of, tasks_of
 
-    drawn_by = {"images", "side", "test_split", "test", "validation", "tasks"}
+    drawn_by = {"images", "test_split", "test", "validation", "tasks"}
     key = f"{seed} {settings.model_dump_json(include=drawn_by)}"
     if key not in _last:
-        images, n_test = images_of(settings.images, settings.test_split, settings.side)
+        images, n_test = images_of(settings.images, settings.test_split)
         split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
         tasks = tasks_of(images, settings.tasks, split, seed)
         _last.clear()
@@ -267,9 +347,7 @@ def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", 
 
 
 @lru_cache(maxsize=1)
-def images_of(
-    settings: ImagesSettings, test_split: str | None, side: int | None
-) -> tuple[ImageSet, int]:
+def images_of(settings: ImagesSettings, test_split: str | None) -> tuple[ImageSet, int]:
     """The images, those of the test split last, and how many these are.
 
     Raises:
@@ -282,7 +360,12 @@ def images_of(
     drawn = (settings.n_classes, settings.per_class, settings.n_images, settings.class_a)
     if any(value is not None for value in drawn):
         images = chosen_images(images, settings)
-    images = images if side is None else images.resized(side)
+    elif settings.target is not None or settings.seed:
+        name, value = ("seed", settings.seed) if settings.seed else ("target", settings.target)
+        raise SettingError(
+            f"`images.{name}` must be left out where no images are drawn, got {value!r}; set "
+            "`images.n_images` to draw some, or `seed` for other splits."
+        )
     if test_split is None:
         return images, 0
     if test_split == settings.split or "all" in (test_split, settings.split):
@@ -296,7 +379,6 @@ def images_of(
             f"{test_split!r}; a share of them is the test then."
         )
     tested = source_of(settings.model_copy(update={"split": test_split}))
-    tested = tested if side is None else tested.resized(side)
     if tested.classes != images.classes:
         raise ImageSetError(
             f"the split '{test_split}' must have the targets and classes of '{settings.split}', "
@@ -324,7 +406,7 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
     alone: dict[tuple[str, str], None] = {}
     if settings.single_tasks:
         for name, single in single_rows(settings).items():
-            for task in settings.every_row[name].tasks or settings.tasks:
+            for task in settings.names_of(settings.every_row[name]):
                 alone[single, task] = None
     return [
         cell
@@ -336,6 +418,12 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
     ]
 
 
+def _n_auxiliaries(row: RowSettings) -> int:
+    if not row.aux:
+        return 0
+    return len(aux_names(row.aux)) if row.aux_tasks is None else len(row.aux_tasks)
+
+
 def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> None:
     """Refuse a row whose methods cannot be made, without making them."""
     from taskdisc.mtl.architectures.make import checked as check_architecture
@@ -343,9 +431,9 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
     from taskdisc.mtl.schedules.make import checked as check_schedule
     from taskdisc.mtl.weightings.make import checked as check_weighting
 
-    names = row.tasks or tuple(settings.tasks)
-    main = names.index(settings.main) if settings.main in names else None
-    n = len(names)
+    names = settings.names_of(row)
+    main = settings.main_number(row)
+    n = len(names) + _n_auxiliaries(row)
     try:
         architecture = _numbered(row.architecture, names)
         check_architecture(architecture.name, n, architecture.settings)

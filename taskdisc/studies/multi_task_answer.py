@@ -32,12 +32,12 @@ def answer_of(settings: "ComparisonSettings", records: Sequence[Record]) -> Answ
         texts=_texts(rows),
         summary=[*summary, _short(rows, BLIND, {}, places)],
         more={"tasks": _by_task(rows)},
-        papers=_papers(settings),
-        tables={"seeds": _seeds(records), "epochs": _epochs(records)},
+        papers=papers_of(settings),
+        tables={"seeds": seeds_of(records), "epochs": epochs_of(records)},
     )
 
 
-def _seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
+def seeds_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A line per training, task and metric: on the test images, at the chosen epoch."""
     return [
         {
@@ -55,7 +55,7 @@ def _seeds(records: Sequence[Record]) -> list[dict[str, Any]]:
     ]
 
 
-def _epochs(records: Sequence[Record]) -> list[dict[str, Any]]:
+def epochs_of(records: Sequence[Record]) -> list[dict[str, Any]]:
     """A line per training, epoch and task."""
     return [
         {
@@ -272,7 +272,7 @@ def _texts(rows: Rows) -> dict[str, str]:
     }
 
 
-def _papers(settings: "ComparisonSettings") -> dict[str, Paper]:
+def papers_of(settings: "ComparisonSettings") -> dict[str, Paper]:
     tables: dict[str, Mapping[str, Any]] = {
         "architecture": ARCHITECTURES,
         "backbone": BACKBONES,

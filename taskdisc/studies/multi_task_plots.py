@@ -1,18 +1,21 @@
 """What a comparison of ways to train several tasks draws."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taskdisc.mtl.kinds import higher_is_better
-from taskdisc.studies.drawing import band, figure_of
+from taskdisc.studies.drawing import band, draw_matrix, figure_of
 from taskdisc.studies.estimates import interval, mean_and_sem
 from taskdisc.studies.multi_task_rows import BY_HAND, Rows, variant_of
 from taskdisc.studies.study import Plot, Record
 
 if TYPE_CHECKING:
     from taskdisc.studies.multi_task import ComparisonSettings
+
+MANY = 12
+"""Rows or panels above which a plot takes the height that it needs on the page."""
 
 MOST_DRAWN = 8
 """Curves in one plot, so that they can be told apart."""
@@ -66,6 +69,7 @@ def _draw_rows(rows: Rows) -> Plot:
         figure,
         "Dots: seeds. Diamonds and bars: mean and 95 % interval over seeds, by Student's t. Left: "
         f"paired differences to '{reference}'.{more}",
+        tall=len(names) > MANY,
     )
 
 
@@ -198,7 +202,8 @@ def _draw_epochs(rows: Rows) -> Plot:
     grid[0].legend(fontsize=7)
     left = len(every) - len(names)
     more = f" The first {len(names)} rows of {len(every)}." if left else ""
-    return Plot(figure, f"Bands: ± s.e. over seeds.{more}")
+    tall = len(rows.tasks) > MANY / 2
+    return Plot(figure, f"Bands: ± s.e. over seeds.{more}", tall=tall)
 
 
 def _curves(records: Sequence[Record], task: str, column: str) -> np.ndarray:
@@ -266,9 +271,8 @@ def _draw_weights(rows: Rows) -> dict[str, Plot]:
         axes.set(title=name, xlabel="epoch")
     grid[0].set_ylabel("weight of the task")
     grid[0].legend(fontsize=7)
-    return {
-        "weights": Plot(figure, "Mean weight of each task over an epoch; bands: ± s.e. over seeds.")
-    }
+    caption = "Mean weight of each task over an epoch; bands: ± s.e. over seeds."
+    return {"weights": Plot(figure, caption, tall=len(moving) > MANY)}
 
 
 def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
@@ -292,7 +296,7 @@ def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
     )
     mean = mean_and_sem(stacked)[0]
     names = list(rows.records[first][0]["test"])
-    _matrix(right, mean, names, f"cosines of the gradients, {first}", 1.0)
+    draw_matrix(right, mean, names, f"cosines of the gradients, {first}", 1.0)
     return {
         "conflicts": Plot(
             figure,
@@ -315,23 +319,7 @@ def _draw_matrices(rows: Rows) -> dict[str, Plot]:
     figure, grid = figure_of(len(found), width=3.4, height=3.0, columns=4)
     for axes, (name, shown, tasks) in zip(grid, found, strict=True):
         matrix = np.array(shown["matrix"], dtype=float)
-        _matrix(axes, matrix, tasks, f"{name}: {shown['title']}", float(np.abs(matrix).max()) or 1)
+        draw_matrix(
+            axes, matrix, tasks, f"{name}: {shown['title']}", float(np.abs(matrix).max()) or 1
+        )
     return {"learned": Plot(figure, "What the networks learned about the tasks; the first seed.")}
-
-
-def _matrix(axes: Any, matrix: np.ndarray, names: Sequence[str], title: str, most: float) -> None:
-    axes.imshow(matrix, cmap="RdBu_r", vmin=-most, vmax=most)
-    axes.grid(False)
-    places = range(len(names))
-    axes.set_xticks(places, names, rotation=45, ha="right", fontsize=7)
-    axes.set_yticks(places, names, fontsize=7)
-    axes.set_title(title, fontsize=8)
-    if len(names) <= 10:
-        for i, row in enumerate(matrix):
-            for j, value in enumerate(row):
-                if np.isfinite(value):
-                    dark = abs(value) > 0.6 * most
-                    axes.text(
-                        j, i, f"{value:.2f}", ha="center", va="center", fontsize=7,
-                        color="white" if dark else "black",
-                    )  # fmt: skip

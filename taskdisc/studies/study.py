@@ -27,10 +27,14 @@ ALL_IMAGES = protocol_from({"name": "stratified", "n_splits": 5, "most_images": 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure, and a caption that says what its error bands or bars are."""
+    """A figure, and a caption that says what its error bands or bars are.
+
+    A tall one has the height that its width gives it on the page, however much that is.
+    """
 
     figure: "Figure"
     caption: str
+    tall: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,9 @@ class Study:
             `measure` gets a pool of one.
         command: The command that runs it, where that is not `study NAME`.
         words: What the page explains, by word; those of taskness where none are given.
+        exact: Its figures are exact values, of which there are no repeats, so that the page has no
+            standard errors to explain.
+        texts_title: What the page writes above the answer's texts.
         keeps_files: Whether `measure` also gets a folder of the cell's own, for logs and
             checkpoints.
     """
@@ -91,5 +98,7 @@ class Study:
     check: Callable[[Any], object] = lambda settings: None
     alone: bool = False
     command: str = ""
+    texts_title: str = "What the networks learned"
     keeps_files: bool = False
     words: Mapping[str, str] = field(default_factory=dict)
+    exact: bool = False

@@ -196,4 +196,16 @@ STUDY = Study(
     cells,
     measure,
     answer,
+    words={
+        "Pareto front": "The θ at which neither loss can fall without the other's rising, known "
+        "here from the formulas of the losses; they are the same for any `scale` and `offset`.",
+        "distance": "In θ, from where the descent ended to the nearest θ on the front.",
+        "reached": "Whether the distance is at most `tolerance`, which is not the same as an even "
+        "compromise: either end of the front counts too.",
+        "first there": "The first step at that distance; – for never. A descent may leave again.",
+        "n steps": "Steps that were taken; fewer than the setting where a loss was no longer "
+        "finite. Each stands for `stride` steps of the published example.",
+        "loss 1, loss 2": "Of the tasks where the descent ended, after `scale` and `offset`.",
+    },
+    exact=True,
 )

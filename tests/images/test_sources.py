@@ -222,44 +222,6 @@ def test_a_damaged_tiny_imagenet_is_named(
         load_images("tiny-imagenet", root=write_zip(tmp_path / "t.zip", files), split=split)
 
 
-def test_celeba(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchvision.datasets import CelebA
-
-    names = [f"{i:06}.jpg" for i in range(1, 7)]
-
-    def rows(*numbers: str) -> str:
-        pairs = zip(names, numbers, strict=True)
-        return "".join(f"{name} {number}\n" for name, number in pairs)
-
-    zeros = rows(*["0 0 0 0"] * 6)
-    texts = {
-        "list_eval_partition.txt": rows(*"001122"),
-        "identity_CelebA.txt": rows(*"123456"),
-        "list_bbox_celeba.txt": "4\nimage_id x_1 y_1 width height\n" + zeros,
-        "list_landmarks_align_celeba.txt": "4\na b c d\n" + zeros,
-        # The header ends in a space and the columns are padded, as in the published file.
-        "list_attr_celeba.txt": "4\nSmiling Young \n" + rows(" 1 -1", "-1 -1", *["-1  1"] * 4),
-    }
-    write_tree(tmp_path / "celeba", {name: text.encode() for name, text in texts.items()})
-    faces = {name: encoded(np.full((218, 178, 3), 50, np.uint8), "JPEG") for name in names}
-    write_tree(tmp_path / "celeba" / "img_align_celeba", faces)
-    with pytest.raises(ImageSetError, match="known checksums"):
-        load_images("celeba", root=tmp_path)
-    monkeypatch.setattr(CelebA, "_check_integrity", lambda _: True)
-    train = load_images("celeba", root=tmp_path)
-    assert train.images.shape == (2, 32, 32, 3)
-    assert {name: list(column) for name, column in train.targets.items()} == {
-        "Smiling": [1, 0],
-        "Young": [0, 0],
-    }
-    assert train.classes["Smiling"] == ["not Smiling", "Smiling"]
-    assert load_images("celeba", root=tmp_path, split="val").targets["Young"].tolist() == [1, 1]
-    assert load_images("celeba", root=tmp_path, split="test", size=64).images.shape[1] == 64
-    (tmp_path / "celeba" / "img_align_celeba" / names[0]).unlink()
-    with pytest.raises(ImageSetError, match=r"000001.jpg' must be an image of CelebA"):
-        load_images("celeba", root=tmp_path)
-
-
 def test_arrays(tmp_path: Path) -> None:
     images = np.stack([pixels(i) for i in range(3)])
     kinds = np.array([7, -2, 7])

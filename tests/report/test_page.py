@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import visited
+from browser import Browser, visited
 from run_files import write_finished, write_unfinished
 
 from taskdisc.errors import RunFailedError, RunFolderError
@@ -183,3 +184,22 @@ def test_browser_would_tell(tmp_path: Path) -> None:
     visit = visited(page, tmp_path)
     assert visit.requests == ["https://images.invalid/x.png"]
     assert any("no" in line for line in visit.console)
+
+
+def test_the_wall_time_stays_on_one_line(tmp_path: Path) -> None:
+    facts = read_facts(write_finished(tmp_path / "run"))
+    page = tmp_path / "page.html"
+    page.write_text(render(replace(facts, seconds={"search": 45000.0, "confirm": 296.0})))
+    with Browser(tmp_path) as browser:
+        for width in (400, 700, 900, 1000, 1100, 1280):
+            browser.open(page, width=width)
+            heights = browser.run(
+                "[...document.querySelectorAll('.time')].map(d => d.clientHeight)"
+            )
+            one = browser.run("document.querySelector('.figures dd').clientHeight")
+            assert heights == [one]
+            assert browser.run("document.querySelector('.time').innerText") == "12 h 34 min"
+            free = browser.run(
+                "(d => d.clientWidth - d.scrollWidth)(document.querySelector('.time'))"
+            )
+            assert free >= 0

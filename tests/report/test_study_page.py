@@ -9,12 +9,13 @@ import pytest
 from browser import visited
 
 from taskdisc.config import Settings
+from taskdisc.errors import RunFolderError
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.report.plots import cell_text
 from taskdisc.studies import STUDIES
 from taskdisc.studies.drawing import band, plot
-from taskdisc.studies.run import StudyFolder, new_study, run_study
+from taskdisc.studies.run import StudyFolder, new_study, run_study, write_study
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 
 
@@ -112,3 +113,17 @@ def test_numbers_of_the_table() -> None:
     assert [cell_text(value) for value in given] == [
         "–", "–", "0.000", "0.123", "12346", "7", "True", "1:4",
     ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_images_of_the_source_are_called_read(tmp_path: Path) -> None:
+    folder = page_of(tmp_path / "study-1").parent
+    file = folder / "environment.json"
+    environment = json.loads(file.read_text())
+    assert "images.read" not in (folder / "report.html").read_text()
+    file.write_text(json.dumps({**environment, "images": {"n": 1797, "content": "abc"}}))
+    write_study(folder)
+    assert '<th scope="row">images.read</th><td>1797</td>' in (folder / "report.html").read_text()
+    file.write_text(json.dumps({**environment, "images": 3}))
+    with pytest.raises(RunFolderError, match="as the study wrote it"):
+        write_study(folder)

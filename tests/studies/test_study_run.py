@@ -30,7 +30,7 @@ from taskdisc.studies.run import (
 
 SEARCH = {"tasks": 1, "budget": 5, "confirm": {"n_splits": 2, "n_random": 20, "random_splits": 1}}
 VALUES: dict[str, Any] = {"n_sets": 6, "n_images": 20, "search": SEARCH}
-CONFIGS = Path(__file__).parents[2] / "configs/studies"
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def run_at(folder: Path, jobs: int = 1, **changes: Any) -> str:
@@ -93,7 +93,7 @@ def test_a_killed_study_goes_on_to_the_same_table(straight: Path, tmp_path: Path
     n_kept = journal.read_text().count("\n")
     assert 2 <= n_kept < 6 and not (folder / "table.csv").exists()
     (row,) = list_runs(tmp_path)
-    assert row["state"] == f"unfinished: {n_kept} of 6 cells"
+    assert (row["done"], row["state"]) == (f"{n_kept}/6", "unfinished")
     with pytest.raises(RunFolderError, match=rf"got {n_kept} of 6 cells; go on with: taskdisc st"):
         write_study(folder)
     resumed = open_study(folder, Progress())
@@ -181,7 +181,7 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", [name for name, row in STUDIES.items() if not row.command])
 def test_every_study_has_settings_for_photographs_and_small_ones(name: str) -> None:
     kind = STUDIES[name].settings
-    paths = {path.stem: path for path in CONFIGS.glob(f"{name}*.yaml")}
+    paths = {path.stem: path for path in CONFIGS.glob(f"*/{name}*.yaml")}
     small = paths.get(f"{name}-digits") or paths[f"{name}-small"]
     assert read_settings(kind, small) == kind()
     assert STUDIES[name].cells(read_settings(kind, paths[name]))

@@ -11,10 +11,12 @@ from torch.testing import assert_close
 from taskdisc.config import dump_settings, read_settings, settings_from
 from taskdisc.errors import SettingError
 from taskdisc.mtl.weightings import WEIGHTINGS
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES
 from taskdisc.studies.gradient_cosine import GradientCosineSettings
 from taskdisc.studies.gradient_cosine_toy import CosineToySettings
-from taskdisc.studies.run import study
+from taskdisc.studies.run import new_study, run_study, study
 from taskdisc.studies.toy_valley import ToyValleySettings, distances, pareto_set
 from taskdisc.studies.toys import descend, parabolas, step_at, valley
 from taskdisc.studies.weighted import MOST_PLACES, Weighted, thinned
@@ -24,6 +26,31 @@ TWO_TASKS = [name for name, row in WEIGHTINGS.items() if row.least_tasks(row.def
 
 def made(name: str, **settings: Any) -> Any:
     return Weighted.model_validate({"name": name, **settings}).made(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("gradient-cosine", {}),
+        ("gradient-cosine-toy", {"weightings": ["equal"], "starts": [[-2, 1.5]], "n_steps": 5}),
+        ("toy-valley", {"weightings": ["equal"], "starts": [[0, 0]], "n_steps": 5}),
+    ],
+)
+def test_the_page_explains_what_the_study_shows(
+    name: str, values: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = settings_from(STUDIES[name].settings, values)
+    folder = new_study(name, settings, tmp_path / "a", Pool(1), Progress())
+    shown = run_study(folder, Pool(1), Progress()).table[0]
+    folder.close()
+    page = (tmp_path / "a" / "report.html").read_text()
+    for word in ("taskness", "T_task", "Standard error"):
+        assert word not in page
+    for words in STUDIES[name].words:
+        assert f"<dt>{words}</dt>" in page
+        if words not in ("θ", "main, auxiliary", "Pareto front", "single task"):
+            columns = [word.replace(" ", "_") for word in words.split(", ")]
+            assert all(any(column in key for key in shown) for column in columns), words
 
 
 def test_gradients_agree_but_between_the_minima() -> None:

@@ -1,0 +1,147 @@
+"""Auxiliary tasks: discovered ones, and the controls that they have to beat."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from taskdisc.errors import SettingError
+
+if TYPE_CHECKING:
+    from taskdisc.images import ImageSet
+    from taskdisc.mtl.data import Split
+    from taskdisc.mtl.tasks import Task
+
+RANDOM, CLASSES = "random", "classes"
+
+FORMS = (
+    "a run folder or file of tasks, random:NUMBER, random:RUN for the labelings of a run shuffled "
+    "over its images, or classes:NUMBER for halves of the classes"
+)
+
+
+class Auxiliaries(NamedTuple):
+    """What `aux` names: `kind` is empty for tasks as they were found."""
+
+    kind: str
+    number: int
+    path: str
+
+
+def named(aux: str) -> Auxiliaries:
+    """What a text names.
+
+    Raises:
+        SettingError: it has none of the forms.
+    """
+    kind, _, rest = aux.partition(":")
+    if kind not in (RANDOM, CLASSES) or not rest:
+        if not aux or not Path(aux).exists():
+            raise SettingError(f"`aux` must be {FORMS}; got {aux!r}, where nothing is.")
+        return Auxiliaries("", 0, aux)
+    if rest.isdecimal() and int(rest) > 0:
+        return Auxiliaries(kind, int(rest), "")
+    if kind == CLASSES or not Path(rest).exists():
+        raise SettingError(f"`aux` must be {FORMS}; got {aux!r}.")
+    return Auxiliaries(kind, 0, rest)
+
+
+def resolved(aux: str) -> str:
+    """The same with an absolute path, so that a run can be resumed from another folder."""
+    given = named(aux)
+    path = str(Path(given.path).expanduser().resolve())
+    return aux.removesuffix(given.path) + path if given.path else aux
+
+
+def names_of(aux: str) -> list[str]:
+    """The names of the auxiliary tasks that a text names.
+
+    Raises:
+        SettingError: it has none of the forms.
+        RunFolderError: the file holds no tasks.
+    """
+    given = named(aux)
+    if not given.path:
+        return [f"{given.kind} {number}" for number in range(1, given.number + 1)]
+    from taskdisc.discovery.tasks import load_tasks
+
+    return [str(name) for name in load_tasks(given.path).names]
+
+
+def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> "list[Task]":
+    """Binary tasks as auxiliaries of others, labelled on the images that they know.
+
+    Test images get no labels. Of the validation images only the metrics of these tasks are had.
+
+    Args:
+        aux: Discovered tasks, or a control; see `FORMS`. Random labelings by a number say yes to
+            half of the training images; halves of classes are of the target with most classes.
+        images: All images.
+        split: Of the images.
+        seed: Of the draw of controls.
+
+    Raises:
+        SettingError: no such tasks or form, fewer halves of classes than were asked for, or a task
+            without labels among the training images, or with one label for all.
+        RunFolderError: the file holds no tasks, or tasks of other images.
+    """
+    given = named(aux)
+    rng = np.random.default_rng([seed, 0x617578])  # "aux"
+    if given.path:
+        from taskdisc.discovery.tasks import load_tasks
+
+        labelings = load_tasks(given.path).on(images)
+    elif given.kind == RANDOM:
+        labelings = np.stack([rng.permutation(len(images)) % 2 for _ in range(given.number)])
+    else:
+        labelings = _halves(images, given.number, rng)
+    return [
+        _task(name, labeling, split, rng if given.kind == RANDOM and given.path else None)
+        for name, labeling in zip(names_of(aux), labelings, strict=True)
+    ]
+
+
+def _task(
+    name: str, labeling: np.ndarray, split: "Split", shuffled: np.random.Generator | None
+) -> "Task":
+    from taskdisc.mtl.tasks import Task
+
+    labels = np.full((len(labeling), 1), np.nan, dtype=np.float32)
+    seen = np.concatenate([split.train, split.validation])
+    known = seen[labeling[seen] >= 0]
+    values = labeling[known]
+    labels[known, 0] = values if shuffled is None else shuffled.permutation(values)
+    trained = labels[split.train, 0]
+    trained = trained[~np.isnan(trained)]
+    if not len(trained) or np.ptp(trained) == 0:
+        got = f"one for all of {len(trained)}" if len(trained) else "none"
+        raise SettingError(
+            f"auxiliary task '{name}' must have two labels among the {len(split.train)} training "
+            f"images, got {got}; leave it out, or take images that it was found on."
+        )
+    return Task(name, "binary", labels, 1)
+
+
+def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> np.ndarray:
+    """Half of the classes of the finest target against the others, each half once."""
+    target = max(images.targets, key=lambda name: len(images.classes[name]), default=None)
+    classes = [] if target is None else images.classes[target]
+    if target is None or len(classes) < 2:
+        raise SettingError(
+            f"`aux` must be without {CLASSES}: for images without classes, got '{images.source}'."
+        )
+    found: dict[bytes, np.ndarray] = {}
+    for _ in range(100 * n):
+        half = np.isin(np.arange(len(classes)), rng.permutation(len(classes))[: len(classes) // 2])
+        # A half and the other half are one task, where there are as many classes in both.
+        same = half if half[0] or len(classes) % 2 else ~half
+        found.setdefault(same.tobytes(), same)
+        if len(found) == n:
+            break
+    if len(found) < n:
+        raise SettingError(
+            f"`aux` must ask for at most the {len(found)} halves that the {len(classes)} classes "
+            f"of '{target}' have, got {CLASSES}:{n}."
+        )
+    labels = images.targets[target]
+    return np.stack([half[labels] for half in found.values()]).astype(np.int8)
