@@ -2,9 +2,9 @@
 
 It holds `schema`; `made_by` and `taskdisc`, the command and the version that wrote the file;
 `images` (`n`, `content`: the content hash of the set; `source`, `split`, `size` and `drawn`: the
-settings that chose them, null for the default); `runs`, of each its name, seed and settings; `digest`, of labels, indices and hashes;
-`tasks`, of each `key`, `name`, `run`, `seed`, `taskness`, `sem`, `p_adjusted`, `agreement` and what
-else is known. Null stands for what is not known.
+settings that chose them, null for the default); `runs`, of each its name, seed and settings;
+`digest`, of labels, indices and hashes; `tasks`, of each `key`, `name`, `run`, `seed`, `taskness`,
+`sem`, `p_adjusted`, `agreement` and what else is known. Null stands for what is not known.
 """
 
 import hashlib
