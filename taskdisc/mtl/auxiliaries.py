@@ -89,8 +89,10 @@ def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> 
     rng = np.random.default_rng([seed, 0x617578])  # "aux"
     if given.path:
         from taskdisc.discovery.tasks import load_tasks
+        from taskdisc.taskness.lenet import SIDE
 
-        labelings = load_tasks(given.path).on(images)
+        # Tasks know their images by how these looked when they were scored.
+        labelings = load_tasks(given.path).on(images.resized(SIDE)).labelings
     elif given.kind == RANDOM:
         labelings = np.stack([rng.permutation(len(images)) % 2 for _ in range(given.number)])
     else:
