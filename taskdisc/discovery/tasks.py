@@ -74,25 +74,30 @@ class Tasks:
     def __len__(self) -> int:
         return len(self.labelings)
 
-    def on(self, images: ImageSet) -> np.ndarray:
-        """Labels int8 [n_tasks, N] of the N images of a set that holds all images of the tasks.
+    def on(self, images: ImageSet) -> "Tasks":
+        """The same tasks over an image set that holds all their images, and maybe others.
 
         Images are told by their content; of equal ones, by their position in the source. Those
         that the tasks do not know have no label (−1).
 
         Args:
-            images: In any order, and maybe with others among them.
+            images: In any order.
 
         Raises:
             SettingError: an image of the tasks is not there.
         """
-        labels = np.full((len(self), len(images)), MISSING, dtype=np.int8)
-        labels[:, self.positions(images)] = self.labelings
-        return labels
-
-    def positions(self, images: ImageSet) -> np.ndarray:
-        """Where in an image set each image of the tasks is, int64 [n_images]; else as `on`."""
         hashes = images.hashes()
+        labelings = np.full((len(self), len(images)), MISSING, dtype=np.int8)
+        labelings[:, self._positions(images, hashes)] = self.labelings
+        return replace(
+            self,
+            labelings=_fitting(labelings),
+            indices=images.indices,
+            hashes=np.array(hashes),
+        )
+
+    def _positions(self, images: ImageSet, hashes: list[str]) -> np.ndarray:
+        """Where the tasks' images are in an image set with these hashes, int64 [n_images]."""
         here = list(zip(hashes, images.indices.tolist(), strict=True))
         there = list(zip(self.hashes.tolist(), self.indices.tolist(), strict=True))
         exact = {image: position for position, image in enumerate(here)}
@@ -144,8 +149,8 @@ def load_tasks(path: str | Path, images: ImageSet | None = None) -> Tasks:
 
     Args:
         path: The folder, or a file that ends in `.npz`, `.csv`, `.parquet` or `.pt`.
-        images: The image set that they must be of, no image less or more. The labels come in its
-            order. Those of a set that holds more images are `load_tasks(path).on(images)`.
+        images: The image set that they must be of, no image less or more. The tasks come in its
+            order. For a set that holds more images it is `load_tasks(path).on(images)`.
 
     Raises:
         RunFolderError: the run has not finished, or this is no file of tasks, a damaged one, or
@@ -171,16 +176,14 @@ def load_tasks(path: str | Path, images: ImageSet | None = None) -> Tasks:
         found = replace(found, seeds=seeds, runs=runs)
     if images is None:
         return found
-    order = np.argsort(found.positions(images))
+    placed = found.on(images)
     if len(images) > len(found.hashes):
         raise SettingError(
             f"the images must be the {len(found.hashes)} that '{path}' was made for, got "
-            f"{len(images)}, those and others; labels that are missing on the others are "
+            f"{len(images)}, those and others; for tasks with missing labels on the others use "
             "load_tasks(path).on(images)."
         )
-    labelings = np.ascontiguousarray(found.labelings[:, order])
-    hashes = found.hashes[order]
-    return replace(found, labelings=labelings, indices=images.indices, hashes=hashes)
+    return placed
 
 
 def write_tasks(

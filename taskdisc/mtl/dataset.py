@@ -67,7 +67,7 @@ class TaskDataset(Dataset[Item]):
         if tasks is not None:
             self.names += tasks.names.tolist()
             # A row for each image, for that is how they are asked for.
-            self._labels = np.ascontiguousarray(tasks.on(image_set).T)
+            self._labels = np.ascontiguousarray(tasks.on(image_set).labelings.T.astype(np.int8))
         for name in self.names:
             if self.names.count(name) > 1:
                 raise SettingError(

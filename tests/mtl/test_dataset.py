@@ -151,7 +151,7 @@ def test_a_worker_maps_the_same_file(mapped: ImageSet, tmp_path: Path) -> None:
     tasks = tasks_on(mapped)
     part = ImageSet("array", mapped.images[100:300], indices=np.arange(100, 300))
     for images in (mapped, part):
-        dataset = TaskDataset(images, tasks=tasks if images is mapped else None)
+        dataset = TaskDataset(images, tasks=tasks.on(mapped) if images is mapped else None)
         sent = pickle.dumps(dataset)
         assert len(sent) < 50_000
         again = pickle.loads(sent)
