@@ -1,10 +1,10 @@
 """The manifest of a file of tasks: what it says, and whether its arrays are as it says.
 
 It holds `schema`; `made_by` and `taskdisc`, the command and the version that wrote the file;
-`images` (`n`, `content`: the content hash of the set, `source`, `split` and `drawn`: the rule that
-drew them); `runs`, of each its name, seed and settings; `digest`, of labels, indices and hashes;
-`tasks`, of each `key`, `name`, `run`, `seed`, `taskness`, `sem`, `p_adjusted`, `agreement` and what
-else is known. Null stands for what is not known.
+`images` (`n`, `content`: the content hash of the set; `source`, `split`, `size` and `drawn`: the
+settings that chose them, null for the default); `runs`, of each its name, seed and settings;
+`digest`, of labels, indices and hashes; `tasks`, of each `key`, `name`, `run`, `seed`, `taskness`,
+`sem`, `p_adjusted`, `agreement` and what else is known. Null stands for what is not known.
 """
 
 import hashlib
@@ -101,6 +101,7 @@ def images_facts(settings: "ImagesSettings") -> dict[str, Any]:
     return {
         "source": facts["source"],
         "split": facts["split"],
+        "size": facts["size"],
         "drawn": {name: facts[name] for name in drawn},
     }
 

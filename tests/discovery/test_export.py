@@ -98,6 +98,7 @@ def test_the_manifest_says_where_tasks_come_from(tmp_path: Path, images: ImageSe
     assert manifest["images"] == {
         "source": "digits",
         "split": "train",
+        "size": None,
         "drawn": {**drawn, "n_images": None, "seed": 0},
         "n": 20,
         "content": images.content_hash(),
