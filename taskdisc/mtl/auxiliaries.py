@@ -1,18 +1,23 @@
 """Auxiliary tasks: discovered ones, and the controls that they have to beat."""
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from taskdisc.errors import SettingError
+from taskdisc.errors import RunFolderError, SettingError
 
 if TYPE_CHECKING:
+    from taskdisc.discovery.tasks import Tasks
     from taskdisc.images import ImageSet
     from taskdisc.mtl.data import Split
     from taskdisc.mtl.tasks import Task
 
 RANDOM, CLASSES = "random", "classes"
+
+CONTENT = "#"
+"""Between the path of tasks and a hash of what they are."""
 
 FORMS = (
     "a run folder or file of tasks, random:NUMBER, random:RUN for the labelings of a run shuffled "
@@ -26,6 +31,7 @@ class Auxiliaries(NamedTuple):
     kind: str
     number: int
     path: str
+    content: str  # of the file, once it was read; see `resolved`
 
 
 def named(aux: str) -> Auxiliaries:
@@ -35,22 +41,32 @@ def named(aux: str) -> Auxiliaries:
         SettingError: it has none of the forms.
     """
     kind, _, rest = aux.partition(":")
-    if kind not in (RANDOM, CLASSES) or not rest:
-        if not aux or not Path(aux).exists():
-            raise SettingError(f"`aux` must be {FORMS}; got {aux!r}, where nothing is.")
-        return Auxiliaries("", 0, aux)
-    if rest.isdecimal() and int(rest) > 0:
-        return Auxiliaries(kind, int(rest), "")
-    if kind == CLASSES or not Path(rest).exists():
+    if kind not in (RANDOM, CLASSES):
+        kind, rest = "", aux
+    path, _, content = rest.partition(CONTENT)
+    if kind and path.isdecimal() and int(path) > 0:
+        return Auxiliaries(kind, int(path), "", "")
+    if kind == CLASSES or not path:
         raise SettingError(f"`aux` must be {FORMS}; got {aux!r}.")
-    return Auxiliaries(kind, 0, rest)
+    return Auxiliaries(kind, 0, str(Path(path).expanduser()), content)
 
 
 def resolved(aux: str) -> str:
-    """The same with an absolute path, so that a run can be resumed from another folder."""
+    """The same with an absolute path and the content of its tasks, so that a run that goes on,
+    from whatever folder, goes on with the same ones.
+
+    Raises:
+        SettingError: it has none of the forms, or there is nothing at its path.
+        RunFolderError: the file holds no tasks.
+    """
     given = named(aux)
-    path = str(Path(given.path).expanduser().resolve())
-    return aux.removesuffix(given.path) + path if given.path else aux
+    if not given.path or given.content:
+        return aux
+    path = Path(given.path).resolve()
+    if not path.exists():
+        raise SettingError(f"`aux` must be {FORMS}; got {aux!r}, where nothing is.")
+    kind = f"{given.kind}:" if given.kind else ""
+    return f"{kind}{path}{CONTENT}{_content(_read(str(path)))}"
 
 
 def names_of(aux: str) -> list[str]:
@@ -58,14 +74,42 @@ def names_of(aux: str) -> list[str]:
 
     Raises:
         SettingError: it has none of the forms.
-        RunFolderError: the file holds no tasks.
+        RunFolderError: the file holds no tasks, or others than when it was first read.
     """
     given = named(aux)
     if not given.path:
         return [f"{given.kind} {number}" for number in range(1, given.number + 1)]
+    return [str(name) for name in _same(given).names]
+
+
+def _same(given: Auxiliaries) -> "Tasks":
+    """The tasks of a file, which must be those that it held when the settings were read."""
+    tasks = _read(given.path)
+    if given.content and _content(tasks) != given.content:
+        raise RunFolderError(
+            f"the tasks of '{given.path}' must be those that this was started with, got others; "
+            "restore them, or start anew."
+        )
+    return tasks
+
+
+def _read(path: str) -> "Tasks":
     from taskdisc.discovery.tasks import load_tasks
 
-    return [str(name) for name in load_tasks(given.path).names]
+    tasks = load_tasks(path)
+    if not len(tasks):
+        raise RunFolderError(
+            f"the tasks of '{path}' must be at least one to be auxiliaries, got none; keep "
+            "labelings in its gallery and export them."
+        )
+    return tasks
+
+
+def _content(tasks: "Tasks") -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(tasks.labelings, dtype=np.int8).tobytes())
+    for column in (tasks.hashes, tasks.names):
+        digest.update("\0".join(map(str, column)).encode())
+    return digest.hexdigest()[:16]
 
 
 def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> "list[Task]":
@@ -75,7 +119,7 @@ def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> 
 
     Args:
         aux: Discovered tasks, or a control; see `FORMS`. Random labelings by a number say yes to
-            half of the training images; halves of classes are of the target with most classes.
+            half of the images; halves of classes are of the target with most classes.
         images: All images.
         split: Of the images.
         seed: Of the draw of controls.
@@ -88,11 +132,10 @@ def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> 
     given = named(aux)
     rng = np.random.default_rng([seed, 0x617578])  # "aux"
     if given.path:
-        from taskdisc.discovery.tasks import load_tasks
         from taskdisc.taskness.lenet import SIDE
 
         # Tasks know their images by how these looked when they were scored.
-        labelings = load_tasks(given.path).on(images.resized(SIDE)).labelings
+        labelings = _same(given).on(images.resized(SIDE)).labelings
     elif given.kind == RANDOM:
         labelings = np.stack([rng.permutation(len(images)) % 2 for _ in range(given.number)])
     else:
@@ -126,8 +169,9 @@ def _task(
 
 def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> np.ndarray:
     """Half of the classes of the finest target against the others, each half once."""
-    target = max(images.targets, key=lambda name: len(images.classes[name]), default=None)
-    classes = [] if target is None else images.classes[target]
+    counts = {name: np.unique(column) for name, column in images.targets.items()}
+    target = max(counts, key=lambda name: len(counts[name]), default=None)
+    classes = np.arange(0) if target is None else counts[target]
     if target is None or len(classes) < 2:
         raise SettingError(
             f"`aux` must be without {CLASSES}: for images without classes, got '{images.source}'."
@@ -145,5 +189,5 @@ def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> np.ndarray:
             f"`aux` must ask for at most the {len(found)} halves that the {len(classes)} classes "
             f"of '{target}' have, got {CLASSES}:{n}."
         )
-    labels = images.targets[target]
-    return np.stack([half[labels] for half in found.values()]).astype(np.int8)
+    places = np.searchsorted(classes, images.targets[target])
+    return np.stack([half[places] for half in found.values()]).astype(np.int8)

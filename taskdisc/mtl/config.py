@@ -1,5 +1,6 @@
 """The settings of multi-task training; importing it imports no torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -68,6 +69,11 @@ class TaskSettings(Settings):
             self._check_metric("metric", self.metric, metrics)
         for name in self.also:
             self._check_metric("also", name, (LOSS, *metrics))
+            if name == (self.metric or metrics[0]) or self.also.count(name) > 1:
+                raise SettingError(
+                    f"`also` must name metrics once that are shown beside `metric`, got {name!r} "
+                    "twice."
+                )
         return self
 
     def _check_metric(self, setting: str, name: str, choices: tuple[str, ...]) -> None:
@@ -138,9 +144,12 @@ class RowSettings(Settings):
     @field_validator("backbone")
     @classmethod
     def _weights_from_anywhere(cls, backbone: Method) -> Method:
-        # A run that is resumed from another folder must find its weights.
-        weights = backbone.settings.get("weights")
-        if not isinstance(weights, str) or weights in ("", "download"):
-            return backbone
-        path = str(Path(weights).expanduser().resolve())
-        return backbone.model_copy(update={"weights": path})
+        return backbone.model_copy(update=with_absolute_weights(backbone.settings))
+
+
+def with_absolute_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a backbone, so that a run that goes on from another folder finds its weights."""
+    weights = backbone.get("weights")
+    if not isinstance(weights, str) or weights in ("", "download"):
+        return dict(backbone)
+    return {**backbone, "weights": str(Path(weights).expanduser().resolve())}

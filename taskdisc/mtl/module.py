@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torchjd.autogram import Engine
 
+from taskdisc.classifiers import TRAINED
 from taskdisc.errors import ImageSetError, RunFailedError, SettingError
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones.base import Backbone
@@ -604,7 +605,7 @@ class MultiTaskModule(LightningModule):
         check_says(saved["says"], self.says)
         if self.trainer.state.fn != "fit":
             # A test needs the network alone; states of the weighting may have another shape by now.
-            found = {n: v for n, v in checkpoint["state_dict"].items() if n.startswith("network.")}
+            found = {n: v for n, v in checkpoint["state_dict"].items() if n.startswith(TRAINED)}
             checkpoint["state_dict"] = {**self.state_dict(), **found}
             return
         self.history = saved["history"]

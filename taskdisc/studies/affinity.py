@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import SettingError, did_you_mean
-from taskdisc.mtl.auxiliaries import names_of
+from taskdisc.mtl.auxiliaries import names_of, resolved
 from taskdisc.mtl.config import RowSettings, TaskSettings, TrainingSettings
 from taskdisc.mtl.kinds import higher_is_better
 from taskdisc.pool import Pool
@@ -17,6 +17,7 @@ from taskdisc.studies import multi_task
 from taskdisc.studies.drawing import draw_matrix, figure_of
 from taskdisc.studies.estimates import interval, mean_and_sem
 from taskdisc.studies.multi_task import DIGITS, ComparisonSettings
+from taskdisc.studies.multi_task_rows import relative_gain
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 
 TOGETHER, ALONE, PAIR = "all together", "alone", "pair"
@@ -44,8 +45,19 @@ class AffinitySettings(Settings):
         others = [name for name in self.tasks if name != self.main]
         return [self.main, *others, *(names_of(self.aux) if self.aux else [])]
 
+    @field_validator("aux")
+    @classmethod
+    def _auxiliaries_from_anywhere(cls, aux: str) -> str:
+        return resolved(aux) if aux else aux
+
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
+        for name in ("tasks", "aux", "aux_tasks"):
+            if getattr(self.common, name):
+                raise SettingError(
+                    f"`common.{name}` must be left out, for each training has its own, got "
+                    f"{getattr(self.common, name)!r}."
+                )
         if self.main not in self.tasks:
             raise SettingError(
                 f"`main` must be the name of a task, got {self.main!r}; "
@@ -101,7 +113,7 @@ def row_name(kind: str, *names: str) -> str:
 def _row(settings: AffinitySettings, names: tuple[str, ...]) -> RowSettings:
     tasks = tuple(name for name in names if name in settings.tasks)
     auxiliaries = tuple(name for name in names if name not in settings.tasks)
-    values = settings.common.model_dump(mode="json") | {"tasks": tasks}
+    values: dict[str, Any] = settings.common.model_dump(mode="json") | {"tasks": tasks}
     if auxiliaries:
         values |= {"aux": settings.aux, "aux_tasks": auxiliaries}
     return settings_from(RowSettings, values)
@@ -156,15 +168,16 @@ def answer(settings: AffinitySettings, records: list[Record]) -> Answer:
         reading,
         {"gains": _draw_gains(names, gains), "cosines": _draw_cosines(names, cosines)},
         arrays={"affinity": {"gains": gains, "cosines": cosines, "names": np.array(names)}},
-        texts={"auxiliaries, those that help most first": "\n".join(ranked)},
+        texts={"those that help most first": "\n".join(ranked)},
     )
 
 
 def gains_of(settings: AffinitySettings, records: list[Record]) -> np.ndarray:
     """What each task gains beside each other one, [n_tasks, n_tasks, n_seeds] in %.
 
-    Of the validation metric at the chosen epoch, relative to that of the task alone, its mean over
-    seeds; more is better. NaN where a pair was not trained. Row: who gains; column: from whom.
+    Of the task's best validation metric over epochs, so that both sides choose alike, whichever
+    task chose the epoch of the training; see `relative_gain`. NaN where a pair was not trained.
+    Row: who gains; column: from whom.
     """
     names = settings.names
     seeds = range(settings.seed, settings.seed + settings.seeds)
@@ -182,17 +195,17 @@ def gains_of(settings: AffinitySettings, records: list[Record]) -> np.ndarray:
             if not np.isfinite(values - before).any():
                 continue
             metric = next(r for r in beside if r is not None)["metrics"][name]
-            sign = 1 if higher_is_better(metric) else -1
-            scale = abs(float(mean_and_sem(before)[0]))
-            gains[i, j] = 100 * sign * (values - before) / scale if scale else np.nan
+            gains[i, j] = relative_gain(metric, values, before)
     return gains
 
 
 def _validated(record: Record, task: str) -> float:
-    """The validation metric of a task at the chosen epoch of a training."""
-    place = list(record["test"]).index(task)
-    value = record["epochs"][record["epoch"] - 1]["validation"][place][record["metrics"][task]]
-    return np.nan if value is None else float(value)
+    """The best validation metric of a task over the epochs of a training."""
+    place, metric = list(record["test"]).index(task), record["metrics"][task]
+    values = [epoch["validation"][place][metric] for epoch in record["epochs"]]
+    known = [float(value) for value in values if value is not None]
+    best = max if higher_is_better(metric) else min
+    return best(known, default=np.nan)
 
 
 def _line(main: str, other: str, gains: np.ndarray, cosine: float) -> dict[str, Any]:
@@ -237,8 +250,8 @@ def _reading(
             f"do with Spearman's ρ = {rho:+.2f}."
         )
     sentences.append(
-        f"Most helpful first: {', '.join(ranked)}. Test images are left for the comparison that "
-        "uses this choice."
+        f"Most helpful first: {', '.join(ranked)}. Of so many intervals {len(means) / 20:.1f} miss "
+        "0 by chance."
     )
     return " ".join(sentences)
 
@@ -279,14 +292,15 @@ STUDY = Study(
     answer,
     check,
     keeps_files=True,
+    texts_title="Auxiliaries",
     words={
-        "gain": "The relative difference in a task's validation metric, at the chosen epoch, "
+        "gain": "The relative difference in a task's best validation metric over the epochs, "
         "between its training beside one other task and its training alone, from the same seed "
-        'and split, in %. After Fifty et al. 2021, "Efficiently Identifying Task Groupings for '
-        'Multi-Task Learning", who look ahead by one step instead of training every pair.',
+        "and split, in %. Test images are not looked at, but those of one seed validate another; "
+        "where a choice by gains is to be tested, set `test_split` or take other images. After "
+        'Fifty et al. 2021, "Efficiently Identifying Task Groupings for Multi-Task Learning", who '
+        "look ahead by one step instead of training every pair.",
         "cosine": "Of two tasks' gradients with respect to the parameters that all tasks share; "
         "Du et al. 2018.",
-        "chosen epoch": "The one with the best validation metric of the main task, or without it "
-        "in the mean over tasks. Both sides of a gain choose theirs alike.",
     },
 )

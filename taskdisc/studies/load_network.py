@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taskdisc.classifiers import TRAINED
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import check_images, check_settings
 from taskdisc.images import ImageSet
@@ -16,7 +17,7 @@ from taskdisc.mtl.architectures.base import MultiTaskNetwork
 from taskdisc.mtl.data import Split
 from taskdisc.mtl.module import MultiTaskModule, check_says
 from taskdisc.mtl.tasks import Task
-from taskdisc.mtl.train import BEST, check_checkpoint, module_of
+from taskdisc.mtl.train import BEST, LAST, check_checkpoint, module_of
 from taskdisc.studies.images import source_of
 from taskdisc.studies.multi_task import ComparisonSettings, cells, work_of
 from taskdisc.studies.run import FILES, study_of
@@ -108,10 +109,11 @@ def load_network(folder: Path | str) -> LoadedNetwork:
     check_settings(run)
     check_images(run, source_of(settings.images))
     trained = cells(settings)
-    if int(number[0]) >= len(trained) or not (path / BEST).is_file():
+    done = (path / BEST).is_file() and not (path / LAST).exists()
+    if int(number[0]) >= len(trained) or not done:
         raise RunFolderError(
-            f"the training in '{path}' must have a {BEST}, got none; it may not have come so far, "
-            f"then go on with: taskdisc mtl --resume {run}"
+            f"the training in '{path}' must be done and have its {BEST}, got one that is not; "
+            f"go on with: taskdisc mtl --resume {run}"
         )
     cell = trained[int(number[0])]
     work = work_of(settings, cell)
@@ -135,7 +137,7 @@ def _load(file: Path, module: MultiTaskModule) -> None:
     try:
         check_says(says, module.says)
         saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        start = "network."
+        start = TRAINED
         module.network.load_state_dict(
             {name.removeprefix(start): v for name, v in saved.items() if name.startswith(start)}
         )

@@ -13,9 +13,15 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
-from taskdisc.mtl.auxiliaries import named
+from taskdisc.mtl.auxiliaries import named, resolved
 from taskdisc.mtl.auxiliaries import names_of as aux_names
-from taskdisc.mtl.config import Method, RowSettings, TaskSettings, TrainingSettings
+from taskdisc.mtl.config import (
+    Method,
+    RowSettings,
+    TaskSettings,
+    TrainingSettings,
+    with_absolute_weights,
+)
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.images import source_of
@@ -28,6 +34,9 @@ if TYPE_CHECKING:
     from taskdisc.mtl.tasks import Task
 
 METHODS = ("architecture", "backbone", "weighting", "schedule")
+
+NO_AUXILIARIES = "no auxiliaries"
+"""Names the variant of every row without them."""
 
 TAKEN = {SINGLE: "each task alone", BLIND: "what needs no image", BY_HAND: "a row of `hand`"}
 """How names of rows may not begin, and what stands there."""
@@ -92,6 +101,19 @@ class ComparisonSettings(Settings):
                     )
         return rows
 
+    @field_validator("across")
+    @classmethod
+    def _from_anywhere(cls, across: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        found = {}
+        for name, given in across.items():
+            values = dict(given)
+            if isinstance(values.get("aux"), str) and values["aux"]:
+                values["aux"] = resolved(values["aux"])
+            if isinstance(values.get("backbone"), dict):
+                values["backbone"] = with_absolute_weights(values["backbone"])
+            found[name] = values
+        return found
+
     @property
     def every_row(self) -> dict[str, RowSettings]:
         """All rows that are compared: `rows`, times `across`, and those with weights by hand."""
@@ -133,6 +155,12 @@ class ComparisonSettings(Settings):
             raise SettingError(
                 f"`hand` must be left out unless there are two tasks, got {len(self.tasks)}: it "
                 "steps from the one to the other."
+            )
+        first = next(iter(self.every_row.values()))
+        if self.hand is not None and (first.aux or self.names_of(first) != tuple(self.tasks)):
+            raise SettingError(
+                "`hand` must be left out unless the first row has the two tasks in their order and "
+                f"no others, got {', '.join([*self.names_of(first), *filter(None, [first.aux])])}."
             )
         for variant, given in self.across.items():
             try:
@@ -189,17 +217,26 @@ def with_auxiliaries(settings: ComparisonSettings, given: Sequence[str]) -> list
             "`across` must be left out where --aux is given, which sets it, got "
             f"{', '.join(settings.across)}; name auxiliaries as `aux` of the variants there."
         )
-    variants = {"no auxiliaries": {}, **{_short_name(aux): {"aux": aux} for aux in given}}
-    changes = [f"across={json.dumps(variants)}"]
-    return (
-        changes if settings.main else [*changes, f"main={json.dumps(next(iter(settings.tasks)))}"]
-    )
+    names = [_short_name(aux) for aux in given]
+    for name in names:
+        if names.count(name) > 1:
+            raise SettingError(f"--aux must name different auxiliaries, got {name!r} twice.")
+    variants = {NO_AUXILIARIES: {"aux": "", "aux_tasks": None}}
+    variants |= {
+        name: {"aux": aux, "aux_tasks": None} for name, aux in zip(names, given, strict=True)
+    }
+    changes: dict[str, Any] = {"across": variants}
+    if settings.reference is not None:
+        changes["reference"] = variant_of(settings.reference, NO_AUXILIARIES)
+    if settings.main is None:
+        changes["main"] = next(iter(settings.tasks))
+    return [f"{name}={json.dumps(value)}" for name, value in changes.items()]
 
 
 def _short_name(aux: str) -> str:
     """Auxiliaries by a word or two: of a path its last part."""
     given = named(aux)
-    name = Path(given.path).resolve().stem if given.path else f"{given.number}"
+    name = Path(given.path).resolve().name if given.path else f"{given.number}"
     return f"{given.kind} {name}".strip()
 
 
@@ -250,7 +287,8 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
         SettingError: a task or a method that cannot be made.
         ImageSetError: images that are missing, or too few.
     """
-    images, split, every = _drawn(settings, cell["seed"])
+    drawn = _drawn(settings, cell["seed"])
+    images, split, every = drawn.images, drawn.split, drawn.tasks
     if "task" in cell:
         name = cell["task"]
         like = next(row for row, single in single_rows(settings).items() if single == cell["row"])
@@ -266,25 +304,21 @@ def work_of(settings: ComparisonSettings, cell: Cell) -> Work:
     names = settings.names_of(row)
     tasks = [every[name] for name in names]
     if row.aux:
-        tasks += _auxiliaries(settings, row, images, split, cell["seed"])
+        tasks += _auxiliaries(settings, row, drawn, cell["seed"])
     architecture = _numbered(row.architecture, names)
     row = row.model_copy(update={"architecture": architecture})
     return Work(images, tasks, split, row, settings.main_number(row))
 
 
 def _auxiliaries(
-    settings: ComparisonSettings, row: RowSettings, images: ImageSet, split: "Split", seed: int
+    settings: ComparisonSettings, row: RowSettings, drawn: "Drawn", seed: int
 ) -> "list[Task]":
     """The auxiliary tasks of a row, drawn alike for all rows of a seed that have them."""
     from taskdisc.mtl.auxiliaries import auxiliary_tasks
 
-    key = row.aux, seed
-    if _aux.get("images") is not images:
-        _aux.clear()
-        _aux["images"] = images
-    if key not in _aux:
-        _aux[key] = auxiliary_tasks(row.aux, images, split, seed)
-    every = {task.name: task for task in _aux[key]}
+    if row.aux not in drawn.auxiliaries:
+        drawn.auxiliaries[row.aux] = auxiliary_tasks(row.aux, drawn.images, drawn.split, seed)
+    every = {task.name: task for task in drawn.auxiliaries[row.aux]}
     wanted = tuple(every) if row.aux_tasks is None else row.aux_tasks
     for name in wanted:
         if name not in every:
@@ -297,10 +331,6 @@ def _auxiliaries(
                 f"`tasks` must have other names than auxiliary tasks, got {name!r}; rename it."
             )
     return [every[name] for name in wanted]
-
-
-_aux: dict[Any, Any] = {}
-"""Auxiliary tasks of the images that were read last, for hashes of all images take their time."""
 
 
 def _numbered(architecture: Method, names: Sequence[str]) -> Method:
@@ -327,11 +357,20 @@ def _numbered(architecture: Method, names: Sequence[str]) -> Method:
     return architecture.model_copy(update=found)
 
 
-_last: dict[str, tuple[ImageSet, "Split", "dict[str, Task]"]] = {}
-"""What was drawn last; all rows of a seed share it, and measures of all pixels take their time."""
+class Drawn(NamedTuple):
+    """What all rows of a seed share."""
+
+    images: ImageSet
+    split: "Split"
+    tasks: "dict[str, Task]"
+    auxiliaries: "dict[str, list[Task]]"  # by `aux`, filled as rows ask for them
 
 
-def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", "dict[str, Task]"]:
+_last: dict[str, Drawn] = {}
+"""What was drawn last, for measures of all pixels and hashes of all images take their time."""
+
+
+def _drawn(settings: ComparisonSettings, seed: int) -> Drawn:
     """The images, their split and all tasks of a seed, alike in all rows whichever a row has."""
     from taskdisc.mtl.data import split_of, tasks_of
 
@@ -342,7 +381,7 @@ def _drawn(settings: ComparisonSettings, seed: int) -> tuple[ImageSet, "Split", 
         split = split_of(len(images), settings.validation, settings.test, seed, given_test=n_test)
         tasks = tasks_of(images, settings.tasks, split, seed)
         _last.clear()
-        _last[key] = images, split, dict(zip(settings.tasks, tasks, strict=True))
+        _last[key] = Drawn(images, split, dict(zip(settings.tasks, tasks, strict=True)), {})
     return _last[key]
 
 
@@ -401,8 +440,6 @@ def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def cells(settings: ComparisonSettings) -> list[Cell]:
     """One per row and seed; of the single-task row, one per task and seed."""
-    for name, row in settings.every_row.items():
-        _check_row(settings, name, row)
     alone: dict[tuple[str, str], None] = {}
     if settings.single_tasks:
         for name, single in single_rows(settings).items():
@@ -425,7 +462,6 @@ def _n_auxiliaries(row: RowSettings) -> int:
 
 
 def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> None:
-    """Refuse a row whose methods cannot be made, without making them."""
     from taskdisc.mtl.architectures.make import checked as check_architecture
     from taskdisc.mtl.backbones.make import checked as check_backbone
     from taskdisc.mtl.schedules.make import checked as check_schedule
@@ -444,10 +480,21 @@ def _check_row(settings: ComparisonSettings, name: str, row: RowSettings) -> Non
         raise SettingError(f"in row '{name}', {error}") from error
 
 
+def check_rows(settings: ComparisonSettings) -> None:
+    """Refuse rows whose methods cannot be made, without images or networks.
+
+    Raises:
+        SettingError: names the row.
+    """
+    for name, row in settings.every_row.items():
+        _check_row(settings, name, row)
+
+
 def check(settings: ComparisonSettings) -> None:
     """Draw all splits and labels and make the first seed's networks, to refuse what cannot be."""
     from taskdisc.mtl.train import module_of
 
+    check_rows(settings)
     for cell in cells(settings):
         work = work_of(settings, cell)
         if cell["seed"] == settings.seed:

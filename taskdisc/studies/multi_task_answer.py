@@ -83,7 +83,7 @@ def _columns(rows: Rows) -> dict[str, list[tuple[str, str]]]:
     Where all tasks have the same metric, their mean has one too.
     """
     found = {
-        f"{task}: {metric or 'not trained'}": [(task, metric)]
+        f"{task}: {metric}": [(task, metric)]
         for task, metrics in rows.shown.items()
         for metric in metrics
     }
@@ -235,7 +235,13 @@ def _reading(rows: Rows, main: str | None) -> str:
         )
     means = {name: float(mean_and_sem(gain)[0]) for name, gain in rows.gains.items()}
     # A row with some of the tasks is no match for those with all of them.
-    whole = {n: m for n, m in means.items() if np.isfinite(rows.values[n]).all()}
+    chosen = rows.chosen_by_hand()
+    left_out = {*rows.by_hand} - {chosen}  # many, of which the best by test would be luck
+    whole = {
+        name: mean
+        for name, mean in means.items()
+        if name not in left_out and np.isfinite(rows.values[name]).all()
+    }
     if whole:
         best = max(whole, key=lambda name: whole[name])
         low, high = interval(rows.gains[best])
@@ -244,15 +250,15 @@ def _reading(rows: Rows, main: str | None) -> str:
             f"Against single-task training '{best}' has the highest Δm, {whole[best]:+.2f} "
             f"%{inside}."
         )
-    chosen = rows.chosen_by_hand()
     if chosen is not None:
         weights = chosen.removeprefix(BY_HAND).strip()
         gain = plus_minus(rows.differences[chosen], places)
         beaten = rows.beaten_by_hand()
+        n_others = len(rows.names) - len(rows.singles) - len(rows.by_hand)
         sentences.append(
             f"Of the {len(rows.by_hand)} weights by hand, {weights} have the best mean validation "
             f"score; their gain on '{reference}' is {gain} in {rows.compared}. Of the "
-            f"{len(others) + 1} other rows, {len(beaten)} are behind some weights by hand in the "
+            f"{n_others} other rows, {len(beaten)} are behind some weights by hand in the "
             "means of both metrics."
         )
     sentences.append(

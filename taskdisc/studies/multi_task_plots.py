@@ -44,7 +44,7 @@ def _draw_rows(rows: Rows) -> Plot:
     figure, grid = figure_of(1 + len(rows.tasks), width=3.2, height=height, columns=4)
     panels = [(f"gain on {reference}: {rows.compared}", rows.differences)]
     panels += [
-        (f"{task}: {rows.metrics.get(task, '')}", {n: rows.values[n][:, i] for n in names})
+        (f"{task}: {rows.metrics[task]}", {n: rows.values[n][:, i] for n in names})
         for i, task in enumerate(rows.tasks)
     ]
     for panel, (axes, (title, values)) in enumerate(zip(grid, panels, strict=True)):
@@ -138,7 +138,7 @@ def _draw_plane(rows: Rows) -> dict[str, Plot]:
             axes.annotate(
                 str(number), (x, y), xytext=(3, 2), textcoords="offset points", fontsize=6
             )
-    labels = [f"{task}: {rows.metrics.get(task, '')}" for task in rows.tasks]
+    labels = [f"{task}: {rows.metrics[task]}" for task in rows.tasks]
     axes.set(xlabel=labels[0], ylabel=labels[1])
     axes.set_xlim(*_better_last(rows, 0))
     axes.set_ylim(*_better_last(rows, 1))
@@ -198,7 +198,7 @@ def _draw_epochs(rows: Rows) -> Plot:
             curves = _validation_curves(rows.records[name], task)
             if len(curves):
                 band(axes, np.arange(1, curves.shape[1] + 1), curves, name, markersize=2)
-        axes.set(title=task, xlabel="epoch", ylabel=f"validation {rows.metrics.get(task, '')}")
+        axes.set(title=task, xlabel="epoch", ylabel=f"validation {rows.metrics[task]}")
     grid[0].legend(fontsize=7)
     left = len(every) - len(names)
     more = f" The first {len(names)} rows of {len(every)}." if left else ""
@@ -283,7 +283,7 @@ def _draw_conflicts(rows: Rows) -> dict[str, Plot]:
         if name not in (*rows.singles, *rows.by_hand)
     }
     known = {name: c for name, c in curves.items() if np.isfinite(c).any()}
-    if not known or len(rows.tasks) < 2:
+    if not known:
         return {}
     first = rows.reference if rows.reference in known else next(iter(known))
     figure, (left, right) = figure_of(2, width=5.0, height=3.6)

@@ -49,7 +49,7 @@ class Rows:
     Attributes:
         names: Of the rows, in their order, those of single tasks last.
         singles: Of them, those of single tasks.
-        tasks: Names of all tasks.
+        tasks: Names of the tasks that some row trains, without auxiliary ones.
         metrics: The metric of each task, by its name.
         values: Test metrics [n_seeds, n_tasks] by row; NaN of tasks that a row does not have.
         shown: By task, the metrics that tables show: its own first.
@@ -62,7 +62,6 @@ class Rows:
     """
 
     def __init__(self, settings: "ComparisonSettings", records: Sequence[Record]) -> None:
-        self.tasks = list(settings.tasks)
         self.reference = settings.reference or next(iter(settings.every_row))
         self.records: dict[str, list[Record]] = {name: [] for name in settings.every_row}
         for record in records:
@@ -72,11 +71,10 @@ class Rows:
         self.metrics: dict[str, str] = {}
         for record in records:
             self.metrics |= record["metrics"]
+        self.tasks = [name for name in settings.tasks if name in self.metrics]
         self.seeds = sorted({record["seed"] for record in records})
         self.by_hand = [name for name in settings.by_hand if name in self.records]
-        self.shown = {
-            name: (self.metrics.get(name, ""), *task.also) for name, task in settings.tasks.items()
-        }
+        self.shown = {name: (self.metrics[name], *settings.tasks[name].also) for name in self.tasks}
         every = {**self.records, BLIND: list(records)}
         self.measured = {
             (name, task, metric): self._of(
@@ -88,7 +86,7 @@ class Rows:
         }
         self.values = {
             name: np.stack(
-                [self.measured[name, task, self.metrics.get(task, "")] for task in self.tasks], 1
+                [self.measured[name, task, self.metrics[task]] for task in self.tasks], 1
             )
             for name in every
         }
@@ -156,25 +154,37 @@ class Rows:
         """Δm of a row over another, [n_seeds] in %: the mean relative gain over tasks both have.
 
         Maninis et al. 2019, "Attentive Single-Tasking of Multiple Tasks", eq. 4; of metrics of
-        which less is better it is the relative loss. Gains are relative to the reference's mean
-        over seeds, so that their mean is that of the mean metrics and no seed near 0 decides it.
-        r² is taken as the share 1 − r² that is not explained.
+        which less is better it is the relative loss.
         """
-        relative = []
-        for task, new, old in zip(
-            self.tasks, self.values[name].T, self.values[reference].T, strict=True
-        ):
-            metric = self.metrics.get(task, "")
-            if metric == "r2":
-                new, old = 1 - new, 1 - old
-            sign = 1 if metric != "r2" and higher_is_better(metric) else -1
-            both = np.isfinite(new) & np.isfinite(old)
-            before = np.abs(old[both].mean()) if both.any() else 0.0
-            gain = np.full(len(new), np.nan)
-            if before > 0:
-                gain[both] = 100 * sign * (new - old)[both] / before
-            relative.append(gain)
+        relative = [
+            relative_gain(self.metrics[task], new, old)
+            for task, new, old in zip(
+                self.tasks, self.values[name].T, self.values[reference].T, strict=True
+            )
+        ]
         return mean_and_sem(np.array(relative))[0]
+
+
+def relative_gain(metric: str, new: np.ndarray, old: np.ndarray) -> np.ndarray:
+    """By how much a metric is better, [n_seeds] in % of the old one's mean over seeds.
+
+    Relative to the mean, so that no seed near 0 decides it. r² is taken as the share 1 − r² that is
+    not explained. NaN where one of both is.
+
+    Args:
+        metric: A key of `METRICS`.
+        new: Its values [n_seeds].
+        old: Those that they are held against, from the same seeds.
+    """
+    if metric == "r2":
+        new, old = 1 - new, 1 - old
+    sign = 1 if metric != "r2" and higher_is_better(metric) else -1
+    both = np.isfinite(new) & np.isfinite(old)
+    before = np.abs(old[both].mean()) if both.any() else 0.0
+    gain = np.full(len(new), np.nan)
+    if before > 0:
+        gain[both] = 100 * sign * (new - old)[both] / before
+    return gain
 
 
 def _score(record: Record) -> float:

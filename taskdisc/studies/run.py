@@ -92,6 +92,7 @@ def study(
     """
     row = study_named(name)
     chosen = settings_from(row.settings, settings)
+    row.check(chosen)
     records = measure_cells(name, chosen, Pool(jobs, device), progress or Progress())
     return row.answer(chosen, records)
 

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from training import SPLIT, images
 
-from taskdisc.errors import SettingError
-from taskdisc.mtl.auxiliaries import auxiliary_tasks, named, names_of, resolved
+from taskdisc.discovery.tasks import load_tasks
+from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.files import write_npz
+from taskdisc.labelings import random_labelings
+from taskdisc.mtl.auxiliaries import auxiliary_tasks, names_of, resolved
 from taskdisc.mtl.data import split_of
 
 
@@ -41,9 +44,8 @@ def test_halves_of_classes_are_half_of_the_classes_and_each_once() -> None:
     assert len(halves) == 20
 
 
-def test_all_halves_can_be_had_and_no_more() -> None:
-    few = images().take(np.flatnonzero(images().targets["digit"] < 4))
-    of_four = type(few)(few.source, few.images, few.targets, {"digit": list("0123")})
+def test_all_halves_of_the_classes_that_occur_can_be_had_and_no_more() -> None:
+    of_four = images().take(np.flatnonzero(images().targets["digit"] % 3 == 0))
     split = split_of(len(of_four), 0.2, 0.2, 0)
     assert len(auxiliary_tasks("classes:3", of_four, split, 0)) == 3
     with pytest.raises(SettingError, match="at most the 3 halves that the 4 classes of 'digit'"):
@@ -56,15 +58,81 @@ def test_images_without_classes_have_no_halves() -> None:
         auxiliary_tasks("classes:2", plain, SPLIT, 0)
 
 
-@pytest.mark.parametrize("aux", ["", "random:", "random:0", "random:-2", "classes:x", "nowhere"])
+@pytest.mark.parametrize("aux", ["", "random:", "random:0", "classes:x", "nowhere", "~/nowhere"])
 def test_what_is_no_auxiliary_is_refused(aux: str) -> None:
     with pytest.raises(SettingError, match="`aux` must be a run folder or file of tasks, random:"):
-        named(aux)
+        resolved(aux)
 
 
-def test_paths_are_kept_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "run").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert resolved("run") == str(tmp_path / "run")
-    assert resolved("random:run") == f"random:{tmp_path / 'run'}"
+@pytest.fixture
+def found(tmp_path: Path) -> Path:
+    """A file of two tasks that were found on 60 of the images, in another order."""
+    return written(tmp_path / "tasks.npz", seed=0)
+
+
+def written(path: Path, seed: int) -> Path:
+    """Two labelings of 15 yes and 45 no in a file, as a search writes them."""
+    some = images().resized(32).take(np.random.default_rng(3).permutation(120)[:60])
+    labelings = random_labelings(2, 60, 15, np.random.default_rng(seed))
+    arrays = {
+        "labelings": labelings,
+        "indices": some.indices,
+        "hashes": np.array(some.hashes()),
+        **{name: np.ones(2) for name in ("taskness", "sem", "p_adjusted")},
+    }
+    write_npz(path, arrays)
+    return path
+
+
+def test_discovered_tasks_label_the_images_that_they_know(found: Path) -> None:
+    tasks = auxiliary_tasks(str(found), images().resized(32), SPLIT, 0)
+    read = load_tasks(found)
+    assert [task.name for task in tasks] == read.names.tolist()
+    places = images().indices.tolist()
+    for task, labeling in zip(tasks, read.labelings, strict=True):
+        expected = np.full(120, np.nan)
+        for index, label in zip(read.indices.tolist(), labeling, strict=True):
+            expected[places.index(index)] = label
+        expected[SPLIT.test] = np.nan
+        np.testing.assert_array_equal(task.labels[:, 0], expected)
+
+
+def test_shuffled_labelings_have_the_same_images_and_ratio(found: Path) -> None:
+    plain = auxiliary_tasks(str(found), images().resized(32), SPLIT, 0)
+    for one, other in zip(
+        plain, auxiliary_tasks(f"random:{found}", images().resized(32), SPLIT, 0), strict=True
+    ):
+        assert np.array_equal(one.known, other.known)
+        assert np.nansum(one.labels) == np.nansum(other.labels)
+        assert not np.array_equal(one.labels, other.labels, equal_nan=True)
+
+
+def test_paths_are_absolute_and_know_their_content(
+    found: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(found.parent)
+    aux = resolved("tasks.npz")
+    assert aux.startswith(f"{found}#") and resolved(aux) == aux
+    assert resolved("random:tasks.npz") == f"random:{aux}"
     assert resolved("random:7") == "random:7"
+    assert names_of(aux) == load_tasks(found).names.tolist()
+    written(found, seed=1)
+    with pytest.raises(RunFolderError, match="must be those that this was started with"):
+        names_of(aux)
+
+
+def test_tasks_of_other_images_are_refused(found: Path) -> None:
+    others = images().resized(32).take(np.arange(50))
+    with pytest.raises(SettingError, match="the images must hold all 60 that the tasks were found"):
+        auxiliary_tasks(str(found), others, split_of(50, 0.2, 0.2, 0), 0)
+
+
+def test_a_file_without_tasks_has_no_auxiliaries(found: Path) -> None:
+    with np.load(found) as saved:
+        none = {
+            name: values[:0] if name not in ("indices", "hashes") else values
+            for name, values in saved.items()
+        }
+    write_npz(found, none)
+    with pytest.raises(RunFolderError, match="must be at least one to be auxiliaries, got none"):
+        resolved(str(found))

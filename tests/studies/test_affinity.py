@@ -1,11 +1,12 @@
 """Affinity of tasks: which pairs are trained, their gains, and what is chosen by them."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from taskdisc.config import settings_from
+from taskdisc.config import read_settings, settings_from
 from taskdisc.errors import SettingError
 from taskdisc.studies.affinity import (
     TOGETHER,
@@ -16,6 +17,7 @@ from taskdisc.studies.affinity import (
     gains_of,
     row_name,
 )
+from taskdisc.studies.multi_task import check_rows
 from taskdisc.studies.run import study
 from taskdisc.studies.study import Record
 
@@ -105,6 +107,24 @@ def test_an_answer_ranks_auxiliaries_and_says_what_is_sure() -> None:
     assert "Beside 0 of 2 tasks" in unsure.reading
 
 
+def test_the_default_is_the_file_of_it_and_the_other_one_can_be_trained() -> None:
+    configs = Path(__file__).resolve().parents[2] / "configs" / "mtl"
+    assert read_settings(AffinitySettings, configs / "affinity-digits.yaml") == settings_from(
+        AffinitySettings, {}
+    )
+    for comparison in comparisons_of(
+        read_settings(AffinitySettings, configs / "affinity.yaml")
+    ).values():
+        check_rows(comparison)
+
+
+def test_both_sides_take_their_best_epoch() -> None:
+    found = records()
+    for line in found:
+        line["epoch"] = 1  # whatever epoch another task chose
+    np.testing.assert_allclose(gains_of(settings_of(), found)[0, 1], [20, 10, 30])
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -113,6 +133,8 @@ def test_an_answer_ranks_auxiliaries_and_says_what_is_sure() -> None:
             {"tasks": {"digit": TASKS["digit"]}, "aux": ""},
             "`aux` must name auxiliary tasks where `tasks` has the main one alone",
         ),
+        ({"common": {"aux": "random:2"}}, "`common.aux` must be left out, for each training has"),
+        ({"common": {"tasks": ["digit"]}}, "`common.tasks` must be left out"),
         ({"aux": "nowhere"}, "`aux` must be a run folder or file of tasks"),
     ],
 )

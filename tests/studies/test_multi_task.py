@@ -16,7 +16,15 @@ from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES
-from taskdisc.studies.multi_task import ComparisonSettings, answer_of, cells, check, work_of
+from taskdisc.studies.multi_task import (
+    ComparisonSettings,
+    answer_of,
+    cells,
+    check,
+    check_rows,
+    with_auxiliaries,
+    work_of,
+)
 from taskdisc.studies.multi_task_rows import SINGLE, Rows
 from taskdisc.studies.run import new_study, open_study, run_study, study, write_study
 from taskdisc.studies.study import Record
@@ -60,7 +68,9 @@ COMPARISONS = [path for path in CONFIGS.glob("*.yaml") if not path.stem.startswi
 @pytest.mark.parametrize("path", sorted(COMPARISONS), ids=lambda path: path.stem)
 def test_every_file_of_settings_can_be_compared(path: Path) -> None:
     assert path.read_text().startswith("# ")
-    assert cells(read_settings(ComparisonSettings, path))
+    settings = read_settings(ComparisonSettings, path)
+    check_rows(settings)
+    assert cells(settings)
 
 
 def test_one_file_has_every_method() -> None:
@@ -110,6 +120,9 @@ def test_single_tasks_are_trained_alone_and_plainly() -> None:
 ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
 
 
+TWO_TASKS = {"tasks": {"a": ONE, "b": ONE}}
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -127,6 +140,20 @@ ONE = {"kind": "binary", "of": "digit", "positives": ["1"]}
         ({"reference": "x"}, "`reference` must be the name of a row, got 'x'"),
         ({"rows": {"by hand, mine": {}}}, "do not begin with 'by hand', which is a row of `hand`"),
         ({"hand": 5}, "`hand` must be left out unless there are two tasks, got 3"),
+        (
+            {**TWO_TASKS, "rows": {"a": {"tasks": ["b"]}}, "hand": 5},
+            "`hand` must be left out unless the first row has the two tasks in their order",
+        ),
+        ({"rows": {"a": {"tasks": []}}}, "`tasks` must name at least one where there is no `aux`"),
+        ({"rows": {"a": {"aux_tasks": ["x"]}}}, "`aux_tasks` must be left out where there is no"),
+        (
+            {"rows": {"a": {"aux": "random:2", "aux_tasks": ["random 3"]}}},
+            "`aux_tasks` must be names of the auxiliary tasks of 'random:2', got 'random 3'; did",
+        ),
+        (
+            {"tasks": {"random 1": ONE}, "rows": {"a": {"aux": "random:2"}}},
+            "`tasks` must have other names than auxiliary tasks, got 'random 1'",
+        ),
         ({"across": {"x": {"wei": 1}}}, "in `across.x`, `wei` is not a setting"),
         (
             {"rows": {"a": {"training": {"head_lr": {"digits": 0.5}}}}},
@@ -380,6 +407,51 @@ def test_a_task_of_an_architecture_may_be_given_by_its_name() -> None:
     assert [task.name for task in work.tasks].index("parity") == work.row.architecture.settings[
         "giver"
     ]
+
+
+def changed(settings: ComparisonSettings, *given: str) -> ComparisonSettings:
+    """The settings with these auxiliaries for every row, as the command sets them."""
+    changes = [change.partition("=") for change in with_auxiliaries(settings, given)]
+    values = {name: json.loads(value) for name, _, value in changes}
+    return settings_of(**{**settings.model_dump(mode="json"), **values})
+
+
+def test_every_row_is_also_trained_with_each_of_the_auxiliaries() -> None:
+    settings = settings_of(**SMALL, reference="upgrad")
+    found = changed(settings, "random:2", "classes:3")
+    assert [*found.across] == ["no auxiliaries", "random 2", "classes 3"]
+    assert len(found.every_row) == 2 * 3 and found.main == "digit"
+    assert found.reference == "upgrad, no auxiliaries"
+    work = work_of(found, {"row": "equal, classes 3", "seed": 0})
+    assert [task.name for task in work.tasks][3:] == ["classes 1", "classes 2", "classes 3"]
+    assert work.main == 0 and work.tasks[0].name == "digit"
+    alone = work_of(found, {"row": "equal, no auxiliaries", "seed": 0})
+    assert len(alone.tasks) == 3
+
+
+def test_without_auxiliaries_is_without_those_of_the_rows() -> None:
+    settings = settings_of(**{**SMALL, "rows": {"a": {"aux": "random:3"}}})
+    found = changed(settings, "classes:2")
+    assert found.every_row["a, no auxiliaries"].aux == ""
+    assert found.every_row["a, classes 2"].aux == "classes:2"
+
+
+def test_auxiliaries_for_every_row_are_named_once() -> None:
+    settings = settings_of(**SMALL)
+    with pytest.raises(SettingError, match="--aux must name different auxiliaries, got 'random 2'"):
+        with_auxiliaries(settings, ["random:2", "random:2"])
+    with pytest.raises(SettingError, match="`across` must be left out where --aux is given"):
+        with_auxiliaries(settings_of(**SMALL, across={"x": {}}), ["random:2"])
+
+
+def test_auxiliaries_follow_the_split() -> None:
+    settings = settings_of(**{**SMALL, "rows": {"a": {"aux": "random:1"}}})
+    for test in (0.2, 0.5):
+        of_split = settings.model_copy(update={"test": test})
+        work = work_of(of_split, {"row": "a", "seed": 0})
+        known = np.flatnonzero(work.tasks[-1].known)
+        assert not np.isin(work.split.test, known).any()
+        assert np.isin(work.split.train, known).all()
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:
