@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
     from taskdisc.taskness.lenet import LeNet
+    from taskdisc.taskness.propagation import Propagation, propagate
     from taskdisc.taskness.score import Scores, score
 
 _HOMES = {
@@ -20,6 +21,7 @@ _HOMES = {
     "Confirmation": "taskdisc.taskness.confirm",
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
+    "Propagation": "taskdisc.taskness.propagation",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
     "Tasks": "taskdisc.discovery.tasks",
@@ -29,6 +31,7 @@ _HOMES = {
     "held_out": "taskdisc.images",
     "load_images": "taskdisc.images",
     "load_tasks": "taskdisc.discovery.tasks",
+    "propagate": "taskdisc.taskness.propagation",
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",
     "select": "taskdisc.images",
@@ -41,6 +44,7 @@ __all__ = [
     "Confirmation",
     "ImageSet",
     "LeNet",
+    "Propagation",
     "Scores",
     "SearchResult",
     "Tasks",
@@ -50,6 +54,7 @@ __all__ = [
     "held_out",
     "load_images",
     "load_tasks",
+    "propagate",
     "score",
     "search",
     "select",
