@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taskdisc.taskness.agreement import Agreement, agreement
     from taskdisc.taskness.confirm import Confirmation, confirm
     from taskdisc.taskness.lenet import LeNet
+    from taskdisc.taskness.propagation import Propagation, propagate
     from taskdisc.taskness.score import Scores, score
 
 _HOMES = {
@@ -24,6 +25,7 @@ _HOMES = {
     "ImageSet": "taskdisc.images",
     "LeNet": "taskdisc.taskness.lenet",
     "LoadedNetwork": "taskdisc.studies.load_network",
+    "Propagation": "taskdisc.taskness.propagation",
     "Scores": "taskdisc.taskness.score",
     "SearchResult": "taskdisc.discovery.result",
     "TaskData": "taskdisc.mtl.data_module",
@@ -36,6 +38,7 @@ _HOMES = {
     "load_images": "taskdisc.images",
     "load_network": "taskdisc.studies.load_network",
     "load_tasks": "taskdisc.discovery.tasks",
+    "propagate": "taskdisc.taskness.propagation",
     "score": "taskdisc.taskness.score",
     "search": "taskdisc.discovery.run",
     "select": "taskdisc.images",
@@ -49,6 +52,7 @@ __all__ = [
     "ImageSet",
     "LeNet",
     "LoadedNetwork",
+    "Propagation",
     "Scores",
     "SearchResult",
     "TaskData",
@@ -61,6 +65,7 @@ __all__ = [
     "load_images",
     "load_network",
     "load_tasks",
+    "propagate",
     "score",
     "search",
     "select",

@@ -284,6 +284,97 @@ def export(
 
 
 @app.command()
+def propagate(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A finished run, or a file of taskdisc export.")
+    ],
+    images: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Images to label; the run's own source.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Where the images are.")] = None,
+    split: Annotated[str | None, typer.Option(help="Which split; the run's own.")] = None,
+    download: Download = False,
+    config: Annotated[
+        Path | None, typer.Option(metavar="YAML", help="Or: settings whose images are labelled.")
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(help="What was kept in the gallery; without it, all tasks.")
+    ] = None,
+    abstain: Annotated[float, typer.Option(help="Share of the images that get no label.")] = 0.2,
+    members: Annotated[int, typer.Option(help="Networks per task, an even number.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="The file, .npz; <run>-propagated.npz here.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of folds, networks and random labelings.")] = 0,
+    jobs: Jobs = 0,
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Predict the tasks of a run on all images of its source, and say whether that makes sense."""
+    from taskdisc.discovery import propagate as propagation
+    from taskdisc.discovery.run import load_source
+    from taskdisc.files import write_atomic
+    from taskdisc.progress import progress_for
+    from taskdisc.report.propagation import picture
+    from taskdisc.taskness.lenet import SIDE
+
+    name = run.resolve().name.removesuffix(".npz")
+    file = Path(f"{name}-propagated.npz") if out is None else out
+    propagation.check_out(file)
+    given = {"source": images, "root": root and str(root), "split": split, "download": download}
+    settings = propagation.images_to_label(run, config, given)
+    tasks = propagation.tasks_to_propagate(run, keep)
+    with progress_for() as progress:
+        loaded = load_source(settings, progress).resized(SIDE)
+        propagated = propagation.propagate_tasks(
+            tasks,
+            loaded,
+            run,
+            progress,
+            n_members=members,
+            abstain=abstain,
+            seed=seed,
+            jobs=jobs,
+            device=device,
+        )
+    propagation.write_propagated(file, propagated)
+    drawn = file.with_suffix(".png")
+    write_atomic(drawn, picture(propagated))
+    rows = propagated.rows
+    if as_json:
+        counts = {"images": len(loaded), "known": int((propagated.places.known >= 0).sum())}
+        print(json.dumps({**counts, "tasks": _finite(rows)}, indent=2))
+        return
+    _print_table(
+        [
+            {
+                "task": row["task"],
+                "sensible": "yes" if row["sensible"] else "no",
+                "agreement": row["agreement"],
+                "kappa": row["kappa"],
+                "expected kappa": row["expected_kappa"],
+                "random up to": row["limit"],
+                "calibration error": row["calibration_error"],
+                "by chance": row["calibration_by_chance"],
+                "labelled": row["labelled"],
+                "yes": row["yes"],
+                "in the run": row["yes_known"],
+            }
+            for row in rows
+        ]
+    )
+    n_known = len(tasks.hashes)
+    n_sensible = sum(row["sensible"] for row in rows)
+    print(
+        f"{n_sensible} of {len(rows)} tasks make sense on the other {len(propagated.places.others)}"
+        f" images, by {n_known} that were labelled: halves of their ensembles agree beyond those of"
+        " random labelings."
+    )
+    print(f"file: {file}")
+    print(f"picture: {drawn}")
+
+
+@app.command()
 def runs(
     folder: Annotated[
         Path | None, typer.Argument(help="Where the run folders are; runs/ by default.")

@@ -11,10 +11,10 @@ from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, plot
-from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import check_by_class, class_labelings, drawn
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.confirm import LEVEL, t_task
 from taskdisc.taskness.score import TrainedScorer, concatenated
 
 TOLERANCE_OF_SOURCE = 0.2

@@ -19,9 +19,10 @@ from taskdisc.labelings import from_hex, random_labelings, to_hex
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import figure_of
-from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import drawn, of_classes, source_of
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.confirm import t_task
 from taskdisc.taskness.protocol import protocol_from
 from taskdisc.taskness.score import TrainedScorer, concatenated, population_size
 

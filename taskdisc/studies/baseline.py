@@ -12,10 +12,10 @@ from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, figure_of, plot
-from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import check_by_class, class_labelings, drawn, of_classes
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
-from taskdisc.taskness.confirm import LEVEL
+from taskdisc.taskness.confirm import LEVEL, t_task
 from taskdisc.taskness.protocol import Protocol
 from taskdisc.taskness.score import TrainedScorer, all_splits, concatenated
 

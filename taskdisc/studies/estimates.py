@@ -1,10 +1,8 @@
-"""How sure a study is: means over repeats, their intervals, and thresholds from few labelings."""
+"""How sure a study is: means over repeats and their intervals."""
 
 from collections.abc import Sequence
 
 import numpy as np
-
-from taskdisc.taskness.confirm import LEVEL
 
 SURE = 0.95
 """Of an interval: how often it holds the truth."""
@@ -45,21 +43,3 @@ def sign_of(values: Sequence[float] | np.ndarray) -> int:
     """1 or −1 where the interval of a mean lies above or below 0, else 0: it cannot be told."""
     low, high = interval(values)
     return 1 if low > 0 else -1 if high < 0 else 0
-
-
-def t_task(random: Sequence[float] | np.ndarray) -> float:
-    """T_task from few random labelings: what a further one exceeds in 5 % of all cases.
-
-    The upper prediction limit of a normal sample, mean + t · s.d. · √(1 + 1/n), since the empirical
-    95 % quantile of n = 20 lets through 9 %, of n = 5 even 19 %. See Hahn & Meeker 1991,
-    "Statistical Intervals", section 4.7.
-
-    Args:
-        random: Taskness of at least two random labelings, scored alike.
-    """
-    from scipy.stats import t
-
-    given = np.asarray(random, dtype=float)
-    n = len(given)
-    limit = t.ppf(1 - LEVEL, n - 1) * given.std(ddof=1) * (1 + 1 / n) ** 0.5
-    return float(given.mean() + limit)

@@ -12,9 +12,10 @@ from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, figure_of
-from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import check_folds, check_not_given, one_against_rest
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
+from taskdisc.taskness.confirm import t_task
 from taskdisc.taskness.score import TrainedScorer, concatenated
 
 if TYPE_CHECKING:

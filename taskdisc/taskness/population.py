@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from taskdisc.taskness.lenet import SHAPES
 
 CPU_CHUNK = 25  # images; with 5 to 10 networks the activations of a chunk fit a core's cache
+PATIENCE = 20  # steps without a lower held-out loss after which `fit_early` is done at the earliest
 _POOLED = 14 * 14  # positions after the first pooling
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
@@ -114,6 +115,58 @@ def fit(
     return per_image[:, :, : patches.n_images], flat.detach()
 
 
+def fit_early(
+    patches: Patches,
+    labelings: Tensor,
+    train_weights: Tensor,
+    held_out_weights: Tensor,
+    parameters: Tensor,
+    *,
+    n_steps: int = 100,
+    lr: float = 1e-3,
+) -> tuple[Tensor, Tensor]:
+    """Train as `fit` does, and keep every network as it was when its held-out loss was lowest.
+
+    A network is done once it has not improved for `PATIENCE` steps, or for half as many as it took
+    to its best; what it becomes does not depend on the networks that are trained beside it.
+
+    Args:
+        patches: The image set, from `lay_out`.
+        labelings: 0/1 integers [n_models, n_images].
+        train_weights: Weight of each image in its network's training loss [n_models, n_images].
+        held_out_weights: The same of the loss that decides when to stop.
+        parameters: Initial parameters [n_models, 61326]; not changed.
+        n_steps: Steps of Adam at most.
+        lr: Learning rate of Adam.
+
+    Returns:
+        Steps after which each network was kept [n_models], and its parameters then
+        [n_models, 61326].
+    """
+    flat = torch.nn.Parameter(parameters.clone())
+    flat.grad = torch.zeros_like(flat)
+    optimiser = torch.optim.Adam([flat], lr=lr, fused=True)
+    population = _Population(patches, flat.data, flat.grad, labelings, train_weights)
+    deciding = population.by_chunk(held_out_weights)[:, :, 0]
+    losses = torch.empty_like(deciding)  # [chunk, model, image of chunk]
+    kept = parameters.clone()
+    lowest = parameters.new_full((len(parameters),), torch.inf)
+    best = torch.zeros_like(lowest, dtype=torch.int64)
+    for step in range(n_steps + 1):
+        population.pass_over(losses, backward=step < n_steps)
+        held_out = (losses * deciding).sum((0, 2))
+        going_on = step - best <= (best // 2).clamp(min=PATIENCE)
+        better = going_on & (held_out < lowest)
+        kept = torch.where(better[:, None], flat.data, kept)
+        lowest = torch.where(better, held_out, lowest)
+        best = torch.where(better, step, best)
+        # Now and then, for asking makes a GPU wait.
+        if step % 10 == 9 and not going_on.any():
+            break
+        optimiser.step()
+    return best, kept
+
+
 def positive_probability(patches: Patches, parameters: Tensor) -> Tensor:
     """What networks say of images: the probability of a positive [n_models, n_images].
 
@@ -146,11 +199,10 @@ class _Population:
 
         padding = (0, n_chunks * n - patches.n_images)
         one_hot = F.one_hot(labelings.long(), 2).to(flat.dtype).transpose(1, 2)  # [m, 2, image]
-        # [chunk, m, 2, n] and [chunk, m, 1, n]
+        # [chunk, m, 2, n]
         self.targets = F.pad(one_hot, padding).view(m, 2, n_chunks, n).permute(2, 0, 1, 3)
         self.targets = self.targets.contiguous()
-        weights = F.pad(weights.to(flat.dtype), padding).view(m, 1, n_chunks, n)
-        self.weights = weights.permute(2, 0, 1, 3).contiguous()
+        self.weights = self.by_chunk(weights)
 
         # Every large array exists once and is written in place: fresh ones would cost page faults.
         empty = flat.new_empty
@@ -179,6 +231,15 @@ class _Population:
         self.kernels2 = empty(5, m, 16, 30)  # by row of the kernel: [row, m, out, (column, in)]
         self.grad_kernels2 = empty(5, m, 16, 30)
         self.grad_kernels1 = empty(m * 6, 75)
+
+    def by_chunk(self, weights: Tensor) -> Tensor:
+        """Weights [m, n_images] as [chunk, m, 1, n]; what fills up the last chunk has none."""
+        n_chunks = len(self.patches)
+        padding = (0, n_chunks * self.n - weights.shape[1])
+        padded = F.pad(weights.to(self.all_gradients.dtype), padding).view(
+            self.m, 1, n_chunks, self.n
+        )
+        return padded.permute(2, 0, 1, 3).contiguous()
 
     def pass_over(self, losses: Tensor, *, backward: bool) -> None:
         """Write every image's loss [chunk, m, n]; with `backward`, all gradients too."""

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus, sign_of, t_task
+from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus, sign_of
+from taskdisc.taskness.confirm import t_task
 
 
 def test_mean_and_standard_error_leave_nan_out() -> None:
