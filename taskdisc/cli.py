@@ -303,7 +303,8 @@ def propagate(
     abstain: Annotated[float, typer.Option(help="Share of the images that get no label.")] = 0.2,
     members: Annotated[int, typer.Option(help="Networks per task, an even number.")] = 10,
     out: Annotated[
-        Path | None, typer.Option(help="The file, .npz; <run>-propagated.npz here.")
+        Path | None,
+        typer.Option(help="The file, in any format of export; <run>-propagated.npz here."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of folds, networks and random labelings.")] = 0,
     jobs: Jobs = 0,
@@ -318,7 +319,7 @@ def propagate(
     from taskdisc.report.propagation import picture
     from taskdisc.taskness.lenet import SIDE
 
-    name = run.resolve().name.removesuffix(".npz")
+    name = run.resolve().name if run.is_dir() else run.stem
     file = Path(f"{name}-propagated.npz") if out is None else out
     propagation.check_out(file)
     given = {"source": images, "root": root and str(root), "split": split, "download": download}
@@ -337,7 +338,7 @@ def propagate(
             jobs=jobs,
             device=device,
         )
-    propagation.write_propagated(file, propagated)
+    propagation.write_propagated(file, propagated, settings)
     drawn = file.with_suffix(".png")
     write_atomic(drawn, picture(propagated))
     rows = propagated.rows
@@ -371,6 +372,7 @@ def propagate(
         " random labelings."
     )
     print(f"file: {file}")
+    print(f"probabilities: {propagation.confidence_file(file)}")
     print(f"picture: {drawn}")
 
 

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import numpy as np
 from taskdisc.config import ImagesSettings, SearchSettings, read_settings, settings_from
 from taskdisc.discovery.export import export_tasks
 from taskdisc.discovery.folder import folder_settings
-from taskdisc.discovery.tasks import Tasks, load_tasks
+from taskdisc.discovery.formats import format_of
+from taskdisc.discovery.manifest import images_facts
+from taskdisc.discovery.tasks import Tasks, load_tasks, write_tasks
 from taskdisc.errors import SettingError
 from taskdisc.files import write_npz
 from taskdisc.images import ImageSet
@@ -75,21 +77,15 @@ class Propagated:
             for name, value, row in zip(names, taskness, self.result.to_dict(), strict=True)
         ]
 
-    def arrays(self) -> dict[str, np.ndarray]:
-        """What is written: what `load_tasks` reads, and beside it the evidence of each task."""
-        evidence = self.result.to_dict()
-        return {
-            "labelings": self.labelings,
-            "indices": self.images.indices,
-            "hashes": np.array(self.images.hashes(), dtype=np.str_),
-            "taskness": self.tasks.taskness,
-            "sem": self.tasks.sem,
-            "p_adjusted": self.tasks.p_adjusted,
-            "names": self.tasks.names,
-            "probability": self.probability,
-            "known": self.places.known >= 0,
-            **{name: np.array([row[name] for row in evidence]) for name in evidence[0]},
-        }
+    def on_all_images(self) -> Tasks:
+        """The tasks on all images, with the agreement of their networks."""
+        return replace(
+            self.tasks,
+            labelings=self.labelings,
+            indices=self.images.indices,
+            hashes=np.array(self.images.hashes(), dtype=np.str_),
+            agreement=self.result.agreement.mean,
+        )
 
     def _on_all(self, of_run: np.ndarray, of_others: np.ndarray) -> np.ndarray:
         known = self.places.known
@@ -205,10 +201,9 @@ def check_out(out: Path) -> None:
     """Refuse a file that cannot be written, before anything is computed for it.
 
     Raises:
-        SettingError: it is no `.npz`, or its folder is missing or read-only.
+        SettingError: it has the ending of no format, or its folder is missing or read-only.
     """
-    if out.suffix != ".npz":
-        raise SettingError(f"--out must be a file with the ending .npz, got '{out}'.")
+    format_of(out, None)
     if not out.parent.is_dir() or not os.access(out.parent, os.W_OK) or out.is_dir():
         raise SettingError(f"--out must be a file that can be written, got '{out}'.")
 
@@ -241,14 +236,29 @@ def propagate_tasks(
     return Propagated(tasks, images, places, result)
 
 
-def write_propagated(out: Path, propagated: Propagated) -> None:
+def confidence_file(out: Path) -> Path:
+    """Where the probabilities of the labels in a file of propagated tasks are."""
+    return out.with_name(f"{out.stem}-confidence.npz")
+
+
+def write_propagated(out: Path, propagated: Propagated, settings: ImagesSettings) -> None:
     """Write the tasks on all images, which `load_tasks` reads, with the evidence of each.
+
+    Their probabilities, and which images were known before, go to `confidence_file`.
 
     Raises:
         SettingError: the file cannot be written.
     """
+    write_tasks(
+        out,
+        propagated.on_all_images(),
+        made_by="propagate",
+        images=images_facts(settings),
+        facts=propagated.result.to_dict(),
+    )
+    known = propagated.places.known >= 0
     try:
-        write_npz(out, propagated.arrays())
+        write_npz(confidence_file(out), {"probability": propagated.probability, "known": known})
     except OSError as error:
         raise SettingError(
             f"--out must be a file that can be written, got '{out}' ({error.strerror})."
