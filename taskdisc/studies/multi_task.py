@@ -151,6 +151,11 @@ class ComparisonSettings(Settings):
 
     @model_validator(mode="after")
     def _every_row_can_be(self) -> Self:
+        for variant, given in self.across.items():
+            try:
+                settings_from(RowSettings, _filled(given, self.common.model_dump(mode="json")))
+            except SettingError as error:
+                raise SettingError(f"in `across.{variant}`, {error}") from error
         if self.hand is not None and len(self.tasks) != 2:
             raise SettingError(
                 f"`hand` must be left out unless there are two tasks, got {len(self.tasks)}: it "
@@ -162,11 +167,6 @@ class ComparisonSettings(Settings):
                 "`hand` must be left out unless the first row has the two tasks in their order and "
                 f"no others, got {', '.join([*self.names_of(first), *filter(None, [first.aux])])}."
             )
-        for variant, given in self.across.items():
-            try:
-                settings_from(RowSettings, _filled(given, self.common.model_dump(mode="json")))
-            except SettingError as error:
-                raise SettingError(f"in `across.{variant}`, {error}") from error
         self._check_names()
         return self
 

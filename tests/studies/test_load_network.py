@@ -124,13 +124,18 @@ def test_folders_without_a_network(copy: Path) -> None:
     for folder in (copy, copy / "cells", copy / "cells" / "equal", copy / "0-equal-0"):
         with pytest.raises(RunFolderError, match="must be that of a training of a comparison"):
             load_network(folder)
-    with pytest.raises(RunFolderError, match=r"must have a best\.ckpt, got none;.*--resume .*copy"):
+    not_done = r"must be done and have its best\.ckpt, got one that is not; .*--resume .*copy"
+    with pytest.raises(RunFolderError, match=not_done):
         load_network(copy / "cells" / "99-equal-0")
+    (cell / "last.ckpt").touch()  # of a training that goes on
+    with pytest.raises(RunFolderError, match=not_done):
+        load_network(cell)
+    (cell / "last.ckpt").unlink()
     (cell / "best.ckpt").write_bytes(b"weights")
     with pytest.raises(RunFolderError, match="cannot be read"):
         load_network(cell)
     (cell / "best.ckpt").unlink()
-    with pytest.raises(RunFolderError, match=r"must have a best\.ckpt"):
+    with pytest.raises(RunFolderError, match=not_done):
         load_network(cell)
 
 
