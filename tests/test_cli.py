@@ -348,7 +348,7 @@ def bad_folder(path: Path) -> None:
         ),
         (["report", "foreign"], ["foreign"]),
         (["export", "foreign"], ["foreign", "finished run"]),
-        (["export", "foreign", "--out", "tasks.csv"], ["--out", ".npz", "tasks.csv"]),
+        (["export", "foreign", "--out", "tasks.txt"], [".npz or .csv", "tasks.txt"]),
         (["study", "reliability"], ["study", "score-reliability"]),
         (["study", "noise", "missing.yaml"], ["missing.yaml", "readable"]),
         (["study", "noise", "--set", "n_stes=3"], ["n_stes", "did you mean 'n_sets'"]),
