@@ -218,14 +218,8 @@ def _reading(settings: "NearFarSettings", results: Results) -> str:
         f"average precision of {levels}. Gains on it:"
     ]
     sentences += [_never_hurts(results, row) for row in _cosine_rows(settings, results)]
-    for one in METRICS:
-        sentences.append(
-            f"In {one.replace('-', ' ')}, of the {len(results.rows)} rows, "
-            + "; ".join(
-                f"{what}: {_decided(gains)}" for what, gains in _questions(results, one).items()
-            )
-            + "."
-        )
+    decided = (f"{what}: {_decided(gains)}" for what, gains in _questions(results, metric).items())
+    sentences.append(f"Of the {len(results.rows)} rows, {'; '.join(decided)}.")
     n_intervals = len(results.pairs) * len(results.rows)
     sentences.append(
         f"Intervals are 95 %, by Student's t over seeds; each is looked at by itself, and of "
