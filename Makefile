@@ -19,7 +19,7 @@ search: $(READY)
 	@$(BIN)/taskdisc search configs/search/digits.yaml
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
