@@ -1,6 +1,7 @@
 """Auxiliary tasks: discovered ones, and the controls that they have to beat."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -43,7 +44,9 @@ def named(aux: str) -> Auxiliaries:
     kind, _, rest = aux.partition(":")
     if kind not in (RANDOM, CLASSES):
         kind, rest = "", aux
-    path, _, content = rest.partition(CONTENT)
+    path, content = rest, ""
+    if read := re.fullmatch(f"(.+){CONTENT}([0-9a-f]{{16}})", rest):
+        path, content = read.groups()
     if kind and path.isdecimal() and int(path) > 0:
         return Auxiliaries(kind, int(path), "", "")
     if kind == CLASSES or not path:

@@ -15,8 +15,8 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import multi_task
 from taskdisc.studies.drawing import draw_matrix, figure_of
-from taskdisc.studies.estimates import interval, mean_and_sem
-from taskdisc.studies.multi_task import DIGITS, ComparisonSettings
+from taskdisc.studies.estimates import finite, interval, mean_and_sem
+from taskdisc.studies.multi_task import DIGITS, ComparisonSettings, comparison_like
 from taskdisc.studies.multi_task_rows import relative_gain
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
 
@@ -86,19 +86,12 @@ def comparisons_of(settings: AffinitySettings) -> dict[bool, ComparisonSettings]
         for group in groups:
             with_main = settings.main in group
             rows[with_main][row_name(kind, *group)] = _row(settings, group)
-    shared = {
-        name: getattr(settings, name)
-        for name in ("images", "test_split", "test", "validation", "tasks", "seeds", "seed")
-    }
     return {
-        with_main: settings_from(
-            ComparisonSettings,
-            {
-                **shared,
-                "main": settings.main if with_main else None,
-                "single_tasks": False,
-                "rows": of_kind,
-            },
+        with_main: comparison_like(
+            settings,
+            main=settings.main if with_main else None,
+            single_tasks=False,
+            rows=of_kind,
         )
         for with_main, of_kind in rows.items()
         if of_kind
@@ -218,8 +211,8 @@ def _line(main: str, other: str, gains: np.ndarray, cosine: float) -> dict[str, 
         "to": high,
         "cosine": cosine,
     }
-    finite = {name: float(v) if np.isfinite(v) else None for name, v in values.items()}
-    return {"task": main, "beside": other, **finite}
+    found = {name: finite(value) for name, value in values.items()}
+    return {"task": main, "beside": other, **found}
 
 
 def _reading(

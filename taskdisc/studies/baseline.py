@@ -12,7 +12,7 @@ from taskdisc.labelings import random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import band, figure_of, plot
-from taskdisc.studies.estimates import mean_and_sem, plus_minus, sign_of
+from taskdisc.studies.estimates import finite, mean_and_sem, plus_minus, sign_of
 from taskdisc.studies.images import check_by_class, class_labelings, drawn, of_classes
 from taskdisc.studies.study import ALL_IMAGES, Answer, Cell, Plot, Record, Study
 from taskdisc.taskness.confirm import LEVEL, t_task
@@ -143,16 +143,12 @@ def _row(name: str, margins: dict[int, float], thresholds: np.ndarray) -> dict[s
         "class": name,
         "repeats": len(numbers),
         "taskness": float(taskness),
-        "taskness_sem": _known(taskness_sem),
+        "taskness_sem": finite(taskness_sem),
         "t_task": float(thresholds[numbers].mean()),
         "margin": float(mean),
-        "margin_sem": _known(sem),
+        "margin_sem": finite(sem),
         "repeats_above": int((margin > 0).sum()),
     }
-
-
-def _known(value: float | np.ndarray) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _reading(

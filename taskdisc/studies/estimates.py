@@ -39,6 +39,24 @@ def interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
     return float(given.mean() - half), float(given.mean() + half)
 
 
+def with_interval(values: Sequence[float] | np.ndarray, digits: int = 3) -> str | None:
+    """`+mean (+low to +high)` of some differences, without an interval where one is alone.
+
+    None where none of them is a number.
+    """
+    given = np.asarray(values, dtype=float)
+    mean, (low, high) = float(mean_and_sem(given)[0]), interval(given)
+    if not np.isfinite(mean):
+        return None
+    inside = f" ({low:+.{digits}f} to {high:+.{digits}f})" if np.isfinite(low) else ""
+    return f"{mean:+.{digits}f}{inside}"
+
+
+def finite(value: float | np.ndarray) -> float | None:
+    """A number as a table has it: None where it is none."""
+    return float(value) if np.isfinite(value) else None
+
+
 def sign_of(values: Sequence[float] | np.ndarray) -> int:
     """1 or −1 where the interval of a mean lies above or below 0, else 0: it cannot be told."""
     low, high = interval(values)

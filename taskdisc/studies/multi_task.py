@@ -240,6 +240,19 @@ def _short_name(aux: str) -> str:
     return f"{given.kind} {name}".strip()
 
 
+def comparison_like(settings: Settings, **values: Any) -> ComparisonSettings:
+    """A comparison with the settings that another study has in common with it, and some others.
+
+    Raises:
+        SettingError: a setting breaks its rule.
+    """
+    fields = type(settings).model_fields
+    common = {
+        name: getattr(settings, name) for name in ComparisonSettings.model_fields if name in fields
+    }
+    return settings_from(ComparisonSettings, {**common, **values})
+
+
 def rows_over_common(kind: type[Settings], values: Any) -> Any:
     """Values of settings with `rows`, by default their entries, each filled by `common`."""
     if not isinstance(values, dict):
@@ -440,16 +453,17 @@ def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
 
 def cells(settings: ComparisonSettings) -> list[Cell]:
     """One per row and seed; of the single-task row, one per task and seed."""
+    rows = settings.every_row
     alone: dict[tuple[str, str], None] = {}
     if settings.single_tasks:
         for name, single in single_rows(settings).items():
-            for task in settings.names_of(settings.every_row[name]):
+            for task in settings.names_of(rows[name]):
                 alone[single, task] = None
     return [
         cell
         for seed in range(settings.seed, settings.seed + settings.seeds)
         for cell in (
-            *({"row": name, "seed": seed} for name in settings.every_row),
+            *({"row": name, "seed": seed} for name in rows),
             *({"row": single, "task": task, "seed": seed} for single, task in alone),
         )
     ]

@@ -10,7 +10,7 @@ from taskdisc.mtl.backbones import BACKBONES
 from taskdisc.mtl.schedules import SCHEDULES
 from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.paper import Paper
-from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus
+from taskdisc.studies.estimates import finite, interval, mean_and_sem, plus_minus, with_interval
 from taskdisc.studies.multi_task_plots import plots_of
 from taskdisc.studies.multi_task_rows import BLIND, BY_HAND, Rows
 from taskdisc.studies.study import Answer, Record
@@ -108,16 +108,16 @@ def _line(rows: Rows, name: str) -> dict[str, Any]:
     n_seeds = len({record["seed"] for record in records})
     line: dict[str, Any] = {"row": name, "n_seeds": n_seeds}
     for column, (mean, sem) in _metrics(rows, name).items():
-        line |= {column: _value(mean), f"{column} s.e.": _value(sem)}
+        line |= {column: finite(mean), f"{column} s.e.": finite(sem)}
     if rows.gains:
         gain, gain_sem = mean_and_sem(rows.gains.get(name, np.array([np.nan])))
-        line |= {"Δm [%]": _value(gain), "Δm s.e.": _value(gain_sem)}
+        line |= {"Δm [%]": finite(gain), "Δm s.e.": finite(gain_sem)}
     difference = rows.differences[name]
     low, high = interval(difference)
     return line | {
-        f"gain on {rows.reference}": _value(mean_and_sem(difference)[0]),
-        "from": _value(low),
-        "to": _value(high),
+        f"gain on {rows.reference}": finite(mean_and_sem(difference)[0]),
+        "from": finite(low),
+        "to": finite(high),
         "n_compared": int(np.isfinite(difference).sum()),
         "epoch": float(np.mean([record["epoch"] for record in records])),
         "parameters": sum(record["parameters"] for record in records) // n_seeds,
@@ -136,7 +136,7 @@ def _short(rows: Rows, name: str, line: Mapping[str, Any], places: int) -> dict[
         short["Δm [%]"] = None if gain is None else _with_error(gain, line["Δm s.e."], 2)
     said = None
     if line and name != rows.reference:
-        said = _with_interval(rows.differences[name], places)
+        said = with_interval(rows.differences[name], places)
     return {
         **short,
         f"gain on {rows.reference}: {rows.compared} [95 %]": said,
@@ -168,7 +168,7 @@ def _by_task(rows: Rows) -> list[dict[str, Any]]:
                         "mean ± s.e.": _with_error(float(mean), float(sem), 4),
                         f"difference to {rows.reference} [95 %]": None
                         if name == rows.reference
-                        else _with_interval(difference, 4),
+                        else with_interval(difference, 4),
                         "place (from, to)": None
                         if rank is None
                         else f"{rank.mean():.1f} ({rank.min():.0f}, {rank.max():.0f})",
@@ -182,19 +182,6 @@ def _with_error(mean: float, error: float | None, places: int) -> str | None:
         return None
     known = error is not None and np.isfinite(error)
     return f"{mean:.{places}f}" + (f" ± {error:.{places}f}" if known else "")
-
-
-def _with_interval(differences: np.ndarray, places: int) -> str | None:
-    mean = float(mean_and_sem(differences)[0])
-    if not np.isfinite(mean):
-        return None
-    low, high = interval(differences)
-    inside = f" ({low:+.{places}f} to {high:+.{places}f})" if np.isfinite(low) else ""
-    return f"{mean:+.{places}f}{inside}"
-
-
-def _value(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
 
 
 def _reading(rows: Rows, main: str | None) -> str:

@@ -6,14 +6,14 @@ from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from taskdisc.config import ImagesSettings, Settings, settings_from
+from taskdisc.config import ImagesSettings, Settings
 from taskdisc.errors import SettingError, did_you_mean
 from taskdisc.mtl.config import RowSettings, TaskSettings, TrainingSettings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import multi_task
 from taskdisc.studies.images import source_of
-from taskdisc.studies.multi_task import ComparisonSettings, rows_over_common
+from taskdisc.studies.multi_task import ComparisonSettings, comparison_like, rows_over_common
 from taskdisc.studies.multi_task_rows import SINGLE
 from taskdisc.studies.near_far_answer import FIRST, METRICS, answer_of
 from taskdisc.studies.study import Answer, Cell, Record, Study
@@ -101,15 +101,8 @@ def comparisons_of(settings: NearFarSettings) -> dict[str, ComparisonSettings]:
     Raises:
         SettingError: a row has no such task, not the main one, or a name of a single-task row.
     """
-    shared = {
-        name: getattr(settings, name)
-        for name in ("images", "test", "validation", "common", "rows", "seeds", "seed")
-    }
     return {
-        name: settings_from(
-            ComparisonSettings,
-            {**shared, "tasks": tasks_of_pair(settings.target, *pair), "main": FIRST},
-        )
+        name: comparison_like(settings, tasks=tasks_of_pair(settings.target, *pair), main=FIRST)
         for of_group in settings.pairs.values()
         for name, pair in of_group.items()
     }

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from taskdisc.studies.drawing import COLOURS, MARKERS, band, figure_of
-from taskdisc.studies.estimates import interval, mean_and_sem, plus_minus, sign_of
+from taskdisc.studies.estimates import (
+    finite,
+    interval,
+    mean_and_sem,
+    plus_minus,
+    sign_of,
+    with_interval,
+)
 from taskdisc.studies.multi_task_answer import epochs_of, papers_of, seeds_of
 from taskdisc.studies.multi_task_rows import BLIND, single_rows
 from taskdisc.studies.study import Answer, Plot, Record
@@ -160,18 +167,18 @@ def _line(results: Results, place: Place, row: str) -> dict[str, Any]:
     }
     for metric in METRICS:
         mean, error = mean_and_sem(results.values(place, row, metric))
-        line[metric], line[f"{metric}: s.e."] = _value(mean), _value(error)
+        line[metric], line[f"{metric}: s.e."] = finite(mean), finite(error)
         gains = results.gains(place, row, metric) if row in results.rows else np.array([np.nan])
         low, high = interval(gains)
         line |= {
-            f"gain in {metric}": _value(mean_and_sem(gains)[0]),
-            f"gain in {metric}: from": _value(low),
-            f"gain in {metric}: to": _value(high),
+            f"gain in {metric}": finite(mean_and_sem(gains)[0]),
+            f"gain in {metric}: from": finite(low),
+            f"gain in {metric}: to": finite(high),
         }
     of_row = [r for pair in place.pairs for r in results.records.get((pair, row), [])]
     has_cosine = row in results.with_auxiliary()
     return line | {
-        "cosine": _value(mean_and_sem(results.cosines(place, row).ravel())[0])
+        "cosine": finite(mean_and_sem(results.cosines(place, row).ravel())[0])
         if has_cosine
         else None,
         "epoch": float(np.mean([r["epoch"] for r in of_row])) if of_row else None,
@@ -186,24 +193,13 @@ def _short(results: Results, place: Place, row: str) -> dict[str, Any]:
         short[metric] = plus_minus(results.values(place, row, metric))
         known = row in results.rows
         short[f"gain in {metric} [95 %]"] = (
-            _said(results.gains(place, row, metric)) if known else None
+            with_interval(results.gains(place, row, metric)) if known else None
         )
     cosine, epoch = line["cosine"], line["epoch"]
     return short | {
         "cosine": None if cosine is None else f"{cosine:+.2f}",
         "epoch": None if epoch is None else f"{epoch:.0f}",
     }
-
-
-def _value(value: Any) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _said(values: np.ndarray) -> str:
-    """Mean and interval of some differences."""
-    mean, (low, high) = mean_and_sem(values)[0], interval(values)
-    said = f"{mean:+.3f}"
-    return f"{said} ({low:+.3f} to {high:+.3f})" if np.isfinite(low) else said
 
 
 def _reading(settings: "NearFarSettings", results: Results) -> str:
@@ -250,13 +246,14 @@ def _questions(results: Results, metric: str) -> dict[str, dict[str, np.ndarray]
 def _never_hurts(results: Results, row: str) -> str:
     """What a row gains in each group, in its worst pair, and whether it hurts any pair."""
     groups = ", ".join(
-        f"{what} {_said(gains[row])}" for what, gains in _questions(results, METRICS[0]).items()
+        f"{what} {with_interval(gains[row])}"
+        for what, gains in _questions(results, METRICS[0]).items()
     )
     by_pair = {
         pair: results.gains(Place("", pair, (pair,)), row, METRICS[0]) for pair in results.pairs
     }
     worst = min(by_pair, key=lambda pair: float(mean_and_sem(by_pair[pair])[0]))
-    said = f"'{row}': {groups}, worst in {worst} {_said(by_pair[worst])}"
+    said = f"'{row}': {groups}, worst in {worst} {with_interval(by_pair[worst])}"
     hurt = [pair for pair, gains in by_pair.items() if sign_of(gains) < 0]
     if hurt:
         return f"{said}; it hurts {', '.join(hurt)}."
@@ -271,7 +268,7 @@ def _decided(gains: dict[str, np.ndarray]) -> str:
     """Which rows have gains whose interval is above or below 0."""
     words = {1: "more by", -1: "less by"}
     parts = [
-        f"{word} {', '.join(f'{row!r} {_said(of_row)}' for row, of_row in rows.items())}"
+        f"{word} {', '.join(f'{row!r} {with_interval(of_row)}' for row, of_row in rows.items())}"
         for sign, word in words.items()
         if (rows := {row: g for row, g in gains.items() if sign_of(g) == sign})
     ]

@@ -14,11 +14,12 @@ waits for the device.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskdisc.taskness.lenet import SHAPES
+from taskdisc.taskness.lenet import SHAPES, standardised
 
 CPU_CHUNK = 25  # images; with 5 to 10 networks the activations of a chunk fit a core's cache
 PATIENCE = 20  # steps without a lower held-out loss after which `fit_early` is done at the earliest
@@ -63,6 +64,24 @@ def lay_out(images: Tensor, chunk: int | None = None) -> Patches:
     return Patches(torch.stack(chunks), n_images)
 
 
+_patches_of_worker: dict[tuple[str, str], Patches] = {}
+
+
+def laid_out(images: np.ndarray, content: str, device: str) -> Patches:
+    """The patches of images on a device: laid out once per worker, not per call.
+
+    Args:
+        images: uint8 [n_images, 32, 32, 3].
+        content: Names them, for no other images.
+        device: Where they are to be.
+    """
+    name = (content, device)
+    if name not in _patches_of_worker:
+        _patches_of_worker.clear()  # one image set at a time, so that memory stays bounded
+        _patches_of_worker[name] = lay_out(standardised(images).to(device))
+    return _patches_of_worker[name]
+
+
 def train(
     patches: Patches,
     labelings: Tensor,
@@ -100,11 +119,7 @@ def fit(
         Cross-entropy [nats] of each image under its label [n_steps + 1, n_models, n_images], row t
         after t steps; and the parameters after the last step [n_models, 61326].
     """
-    flat = torch.nn.Parameter(parameters.clone())
-    flat.grad = torch.zeros_like(flat)
-    # One fused pass over all parameters of all networks; `capturable` bookkeeping is not needed.
-    optimiser = torch.optim.Adam([flat], lr=lr, fused=True)
-    population = _Population(patches, flat.data, flat.grad, labelings, train_weights)
+    flat, optimiser, population = _started(patches, labelings, train_weights, parameters, lr)
     losses = parameters.new_empty(n_steps + 1, *population.targets.shape[:2], patches.chunk)
     for step in range(n_steps):
         population.pass_over(losses[step], backward=True)
@@ -113,6 +128,17 @@ def fit(
     # [step, chunk, model, image of chunk] -> [step, model, image]
     per_image = losses.transpose(1, 2).reshape(n_steps + 1, labelings.shape[0], -1)
     return per_image[:, :, : patches.n_images], flat.detach()
+
+
+def _started(
+    patches: Patches, labelings: Tensor, train_weights: Tensor, parameters: Tensor, lr: float
+) -> "tuple[Tensor, torch.optim.Optimizer, _Population]":
+    """A copy of the parameters, with their optimiser and the networks that have them."""
+    flat = torch.nn.Parameter(parameters.clone())
+    flat.grad = torch.zeros_like(flat)
+    # One fused pass over all parameters of all networks; `capturable` bookkeeping is not needed.
+    optimiser = torch.optim.Adam([flat], lr=lr, fused=True)
+    return flat, optimiser, _Population(patches, flat.data, flat.grad, labelings, train_weights)
 
 
 def fit_early(
@@ -143,10 +169,7 @@ def fit_early(
         Steps after which each network was kept [n_models], and its parameters then
         [n_models, 61326].
     """
-    flat = torch.nn.Parameter(parameters.clone())
-    flat.grad = torch.zeros_like(flat)
-    optimiser = torch.optim.Adam([flat], lr=lr, fused=True)
-    population = _Population(patches, flat.data, flat.grad, labelings, train_weights)
+    flat, optimiser, population = _started(patches, labelings, train_weights, parameters, lr)
     deciding = population.by_chunk(held_out_weights)[:, :, 0]
     losses = torch.empty_like(deciding)  # [chunk, model, image of chunk]
     kept = parameters.clone()

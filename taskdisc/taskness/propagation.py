@@ -427,14 +427,20 @@ def _train_group(work: _Work, device: str) -> list[tuple[np.ndarray, np.ndarray]
     import torch
 
     from taskdisc.taskness.lenet import initial_parameters, standardised
-    from taskdisc.taskness.population import Patches, fit_early, lay_out, positive_probability
+    from taskdisc.taskness.population import (
+        Patches,
+        fit_early,
+        laid_out,
+        lay_out,
+        positive_probability,
+    )
 
     n_members, n_images = work.n_members, len(work.images)
     drawn = [_members(labeling, n_members, work.seed) for labeling in work.labelings]
     left_out = np.concatenate([masks for masks, _ in drawn])
     seeds = np.concatenate([seeds for _, seeds in drawn])
     labels = torch.from_numpy(np.repeat(work.labelings, n_members, axis=0))
-    patches = _laid_out(work, device)
+    patches = laid_out(work.images, work.content, device)
 
     def logits(of: Patches, parameters: torch.Tensor) -> np.ndarray:
         probability = positive_probability(of, parameters).nan_to_num(0.5)
@@ -490,18 +496,3 @@ def _shares(masks: np.ndarray) -> Any:
     import torch
 
     return torch.from_numpy(masks / masks.sum(axis=1, keepdims=True)).float()
-
-
-_patches_of_worker: dict[tuple[str, str], Any] = {}
-
-
-def _laid_out(work: _Work, device: str) -> Any:
-    """The patches of the labelled images on a device: laid out once per worker."""
-    from taskdisc.taskness.lenet import standardised
-    from taskdisc.taskness.population import lay_out
-
-    name = (work.content, device)
-    if name not in _patches_of_worker:
-        _patches_of_worker.clear()  # one image set at a time, so that memory stays bounded
-        _patches_of_worker[name] = lay_out(standardised(work.images).to(device))
-    return _patches_of_worker[name]

@@ -321,8 +321,10 @@ def losses_of(
 
 def _score_group(work: _Work, device: str) -> Scores:
     """Train all splits of the labelings and read the curves out."""
+    from taskdisc.taskness.population import laid_out
+
     protocol = work.protocol
-    patches = _laid_out(work, device)
+    patches = laid_out(work.images, work.content, device)
     splits = all_splits(protocol, work.labelings, work.seed)
     n_steps = protocol.steps(len(work.images))
     curves, done = [], 0
@@ -396,18 +398,3 @@ def splits_of(protocol: Protocol, labeling: np.ndarray, seed: int) -> tuple[np.n
     rngs = [np.random.default_rng(child) for child in order.spawn(n_repeats(protocol))]
     masks = validation_masks(protocol, labeling, rngs)
     return masks, initialisation.generate_state(protocol.n_splits).astype(np.int64)
-
-
-_patches_of_worker: dict[tuple[str, str], Any] = {}
-
-
-def _laid_out(work: _Work, device: str) -> Any:
-    """The patches of the work's image set on a device: laid out once per worker, not per call."""
-    from taskdisc.taskness.lenet import standardised
-    from taskdisc.taskness.population import lay_out
-
-    name = (work.content, device)
-    if name not in _patches_of_worker:
-        _patches_of_worker.clear()  # one image set at a time, so that memory stays bounded
-        _patches_of_worker[name] = lay_out(standardised(work.images).to(device))
-    return _patches_of_worker[name]

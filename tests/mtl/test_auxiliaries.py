@@ -121,6 +121,13 @@ def test_paths_are_absolute_and_know_their_content(
         names_of(aux)
 
 
+def test_a_path_may_hold_the_sign_before_the_content(found: Path) -> None:
+    path = found.rename(found.parent / "tasks #2.npz")
+    aux = resolved(str(path))
+    assert names_of(aux) == names_of(str(path)) == load_tasks(path).names.tolist()
+    assert resolved(aux) == aux
+
+
 def test_tasks_of_other_images_are_refused(found: Path) -> None:
     others = images().resized(32).take(np.arange(50))
     with pytest.raises(SettingError, match="the images must hold all 60 that the tasks were found"):
