@@ -163,7 +163,7 @@ class MultiTaskModule(LightningModule):
             groups.append({"params": rest, "lr": lr})
         if trained := list(self.weighting.parameters()):
             groups.append({"params": trained, "lr": lr, "weight_decay": 0.0})
-        self._lrs = [float(group["lr"]) for group in groups]
+        self._lrs: list[Any] = [group["lr"] for group in groups]
         kind, settings = OPTIMIZERS[self.training_settings.optimizer]
         return kind(groups, lr=lr, weight_decay=self.training_settings.weight_decay, **settings)
 
