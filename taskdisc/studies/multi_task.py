@@ -473,8 +473,10 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
 
 
 def _n_auxiliaries(row: RowSettings) -> int:
-    if not row.aux or row.aux_joined:
-        return int(row.aux_joined)
+    if not row.aux:
+        return 0
+    if row.aux_joined:
+        return 1
     return len(aux_names(row.aux)) if row.aux_tasks is None else len(row.aux_tasks)
 
 
