@@ -19,7 +19,7 @@ def burn(size: int) -> Callable[[], object]:
         held = np.ones(size * 2**20, dtype=np.uint8)
         start = time.process_time()
         while time.process_time() - start < size / 1000:
-            held[0] += 1
+            held[0] = 1
 
     return run
 
