@@ -645,6 +645,18 @@ def bench_score(
     benchmark.bench_score(rounds, jobs)
 
 
+@benches.command("scaling")
+def bench_scaling(
+    rounds: Annotated[int, typer.Option(help="Times that each size is run.", min=1)] = 3,
+) -> None:
+    """CPU time and peak memory against size, one thread; tables in Markdown."""
+    from taskdisc.scaling import MEASUREMENTS, costs, table
+
+    for measurement in MEASUREMENTS:
+        found = list(costs(measurement, rounds))
+        print(f"{measurement.title}, {rounds} rounds:\n\n{table(measurement, found)}\n")
+
+
 @benches.command("mtl")
 def bench_mtl(
     tasks: Annotated[str, typer.Option(help="Numbers of tasks, with commas between.")] = "2,8,32",
