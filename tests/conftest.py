@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 
+from taskdisc.files import write_npz
 from taskdisc.images import ImageSet, load_images, select
 
 
@@ -43,3 +44,20 @@ def digits() -> ImageSet:
 def class_labeling() -> np.ndarray:
     """The labeling at 1:4 whose positives are the first digit of `digits`."""
     return (np.arange(50) < 10).astype(np.uint8)
+
+
+@pytest.fixture
+def benefit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works where the runs are that configs/mtl/benefit.yaml and probe.yaml name, each a stand-in
+    of a single task on four images, for settings to be read."""
+    arrays = {
+        "labelings": np.array([[1, 0, 0, 1]], dtype=np.uint8),
+        "indices": np.arange(4),
+        "hashes": np.array(["0" * 16] * 4),
+        **{name: np.ones(1) for name in ("taskness", "sem", "p_adjusted")},
+    }
+    for name in ("pixels", "random", "tangent"):
+        folder = tmp_path / "runs" / f"benefit-{name}"
+        folder.mkdir(parents=True)
+        write_npz(folder / "tasks.npz", arrays)
+    monkeypatch.chdir(tmp_path)
