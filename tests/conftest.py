@@ -47,17 +47,16 @@ def class_labeling() -> np.ndarray:
 
 
 @pytest.fixture
-def benefit_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Works where the runs are that configs/mtl/benefit.yaml and probe.yaml name, each a stand-in
-    of a single task on four images, for settings to be read."""
+def benefit_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works where the tasks are that configs/mtl/benefit.yaml and probe.yaml name: in each file a
+    stand-in, one task on four images, for settings to be read."""
     arrays = {
         "labelings": np.array([[1, 0, 0, 1]], dtype=np.uint8),
         "indices": np.arange(4),
         "hashes": np.array(["0" * 16] * 4),
         **{name: np.ones(1) for name in ("taskness", "sem", "p_adjusted")},
     }
+    (tmp_path / "runs").mkdir()
     for name in ("pixels", "random", "tangent"):
-        folder = tmp_path / "runs" / f"benefit-{name}"
-        folder.mkdir(parents=True)
-        write_npz(folder / "tasks.npz", arrays)
+        write_npz(tmp_path / "runs" / f"benefit-{name}.npz", arrays)
     monkeypatch.chdir(tmp_path)

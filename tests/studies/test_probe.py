@@ -54,7 +54,7 @@ def test_the_default_is_the_file_of_it() -> None:
     assert changed.sources == {**settings_of().sources, "more": "random:3"}
 
 
-@pytest.mark.usefixtures("benefit_runs")
+@pytest.mark.usefixtures("benefit_tasks")
 def test_the_other_file_has_the_tasks_of_the_benefit() -> None:
     settings = read_settings(ProbeSettings, CONFIGS / "probe.yaml")
     names = ["random", "pixels", "random features", "tangent", "human"]
