@@ -281,17 +281,48 @@ def features_of(
     changed = weights.stat().st_mtime_ns if weights.is_file() else 0
     key = json.dumps([row.backbone.model_dump(), changed, normalisation], sort_keys=True)
     if key not in _features or _features[key][0] is not images:
-        mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
-        where = "cuda" if device == "auto" and torch.cuda.is_available() else device
-        where = "cpu" if where == "auto" else where
-        frozen.to(where)
-        found = []
-        for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
-            pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
-            found.append(frozen_features(frozen, ((pixels - mean) / deviation).to(where)).cpu())
         _features.clear()
-        _features[key] = images, torch.cat(found).numpy()
+        _features[key] = images, _in_batches(frozen, images, normalisation, device)
     return _features[key][1]
+
+
+def backbone_features(
+    images: np.ndarray, train: np.ndarray, row: RowSettings, seed: int, device: str
+) -> np.ndarray:
+    """What the last stage of a backbone gives for all images, float32 [n_images, n_features].
+
+    With the weights that the row names, or else with those that a training of it from this seed
+    begins with.
+
+    Args:
+        images: uint8 [n_images, H, W, 3].
+        train: Positions of the training images, to whose moments all are brought.
+        row: Of which the backbone counts.
+        seed: Of the initial weights.
+        device: As of `train`.
+
+    Raises:
+        SettingError: a setting of the backbone breaks its rule, or its weights are of another.
+    """
+    backbone = _backbone(row, (3, *images.shape[1:3]), seed).eval()
+    return _in_batches(backbone, images, _normalisation(backbone, images, train), device)
+
+
+def _in_batches(
+    backbone: Backbone,
+    images: np.ndarray,
+    normalisation: tuple[list[float], list[float]],
+    device: str,
+) -> np.ndarray:
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    where = "cpu" if where == "auto" else where
+    backbone.to(where)
+    found = []
+    for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
+        pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
+        found.append(frozen_features(backbone, ((pixels - mean) / deviation).to(where)).cpu())
+    return torch.cat(found).numpy()
 
 
 def _backbone(row: RowSettings, shape: tuple[int, ...], seed: int) -> Backbone:

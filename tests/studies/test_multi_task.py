@@ -65,6 +65,7 @@ OTHERS = tuple(name for name, row in STUDIES.items() if not row.command)
 COMPARISONS = [path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(OTHERS)]
 
 
+@pytest.mark.usefixtures("benefit_tasks")
 @pytest.mark.parametrize("path", sorted(COMPARISONS), ids=lambda path: path.stem)
 def test_every_file_of_settings_can_be_compared(path: Path) -> None:
     assert path.read_text().startswith("# ")
