@@ -660,6 +660,22 @@ def bench_score(
     benchmark.bench_score(rounds, jobs)
 
 
+@benches.command("cluster")
+def bench_cluster(
+    rounds: Annotated[int, typer.Option(help="Rounds of all sides in turn.", min=1)] = 3,
+    labelings: Annotated[int, typer.Option(help="Labelings of each round.", min=1)] = 12,
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="Also work out what many workers would bring.")
+    ] = False,
+) -> None:
+    """How much faster two workers of a Dask scheduler score than one, and what an item costs."""
+    from taskdisc import cluster_bench
+
+    costs = cluster_bench.bench_cluster(rounds, labelings)
+    if simulated:
+        cluster_bench.simulate(costs)
+
+
 @benches.command("mtl")
 def bench_mtl(
     tasks: Annotated[str, typer.Option(help="Numbers of tasks, with commas between.")] = "2,8,32",
