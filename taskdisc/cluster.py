@@ -414,7 +414,8 @@ def _on_worker(
         # Else it would have been left out; Dask moved the work of a dead worker here.
         raise RunFailedError(
             f"a worker at {socket.gethostname()} has another version of taskdisc, Python, torch or "
-            "numpy; what was computed is kept: stop that worker, and resume."
+            "numpy, or no compiled convolutions; what was computed is kept: stop that worker, and "
+            "resume."
         )
     here = chdir(folder) if os.path.isdir(folder) else nullcontext()
     with _one_at_a_time, _until_cancelled(), here, one_thread():
@@ -479,6 +480,8 @@ def _facts() -> dict[str, Any]:
 @cache
 def _environment() -> dict[str, str]:
     """What decides results and must be the same everywhere, down to taskdisc's own sources."""
+    from taskdisc.taskness.compiled import library
+
     folder = Path(__file__).parent
     sources = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
@@ -488,4 +491,5 @@ def _environment() -> dict[str, str]:
         "Python": ".".join(platform.python_version_tuple()[:2]),
         # Without what torch adds about CUDA: a client need not have any.
         **{name: version(name).partition("+")[0] for name in ("torch", "numpy")},
+        "compiled convolutions": "no" if library() is None else "yes",
     }
