@@ -14,8 +14,11 @@ import sys
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import chdir, contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -39,6 +42,12 @@ CONNECT_S = 5
 LOOK_S = 1.0
 """Seconds between two looks at which workers there are."""
 
+FETCH_S = 5
+"""Seconds to wait for a result before it is asked whether the worker that has it is still there."""
+
+MOST_DEATHS = 4
+"""Workers that may die of an item before it is given up."""
+
 LARGE = 50_000
 """Bytes from which an array is sent to a worker once, not with every item."""
 
@@ -59,12 +68,35 @@ def pool_for(jobs: int = 0, device: str = "auto", cluster: str | None = None) ->
     return Cluster(cluster, device)
 
 
+@dataclass(frozen=True)
+class _Item:
+    """An item of a call, and how many workers died of it."""
+
+    number: int
+    value: Any
+    deaths: int = 0
+
+    def after_death(self) -> "_Item":
+        """The same after one more.
+
+        Raises:
+            RunFailedError: that was one too many.
+        """
+        if self.deaths + 1 == MOST_DEATHS:
+            raise RunFailedError(
+                f"{MOST_DEATHS} workers of the cluster died of the same work, most likely for lack "
+                "of memory; what was computed is kept: resume with workers that have more."
+            )
+        return replace(self, deaths=self.deaths + 1)
+
+
 class Cluster(Pool):
     """The workers of a Dask scheduler, one item at a time each, whatever their threads.
 
     The client hands every worker its next item when it has returned the last one, so that workers
-    of any speed end together and those that join late get work at once. Dask redoes what a worker
-    that died was at. Arrays of `LARGE` bytes or more travel once and are then passed on between
+    of any speed end together and those that join late get work at once. What a worker that died was
+    at is handed to another one. Dask itself moves no item, or it might move one to a worker that
+    does not fit. Arrays of `LARGE` bytes or more travel once and are then passed on between
     workers; they are tasks of Dask themselves, so that they outlive the workers that hold them.
 
     Relative paths mean the same on a worker as here, if it has this process's current folder.
@@ -118,54 +150,64 @@ class Cluster(Pool):
             RunFailedError: the scheduler was lost, or several workers died of one item.
         """
         waiting = enumerate(items)
-        running: dict[str, tuple[Future, int, str]] = {}
+        again: deque[_Item] = deque()
+        running: dict[str, tuple[Future, _Item, str]] = {}
         ended: SimpleQueue[Future] = SimpleQueue()
         results: dict[int, R] = {}
-        due = 0
+        due, more = 0, True
         # Kept for one more call, for the next batch is mostly of the same images.
         earlier, self._arrays = self._arrays, {}
 
+        def take_back() -> None:
+            for key, (future, item, worker) in list(running.items()):
+                if worker not in self._workers:
+                    del running[key]
+                    self._cancel([future])
+                    again.append(item.after_death())
+
         def hand_out() -> bool:
             busy = {worker for _, _, worker in running.values()}
-            for worker, device in self._workers.items():
+            for worker in self._workers:
                 if worker in busy:
                     continue
-                number, item = next(waiting, (-1, None))
-                if number < 0:
-                    return False
-                future = self._submit(work, item, worker, device, earlier)
-                running[future.key] = (future, number, worker)
+                if again:
+                    item = again.popleft()
+                else:
+                    number, value = next(waiting, (-1, None))
+                    if number < 0:
+                        return False
+                    item = _Item(number, value)
+                future = self._submit((work, item.value), worker, earlier)
+                running[future.key] = (future, item, worker)
                 future.add_done_callback(ended.put)
             return True
 
         try:
-            more = hand_out()
-            while more or running:
-                future = _next_of(ended)
-                if future is not None:
-                    _, number, _ = running.pop(future.key)
+            while more or again or running:
+                future = _next_of(ended) if running or not self._workers else None
                 self._look()
-                more = more and hand_out()  # before the result is fetched, which takes its time
-                if future is None:
+                entry = None if future is None else running.pop(future.key, None)
+                take_back()
+                if more or again:
+                    more = hand_out()  # before the result is fetched, which takes its time
+                if entry is None:
                     continue
-                results[number] = self._result(future)
+                future, item, worker = entry
+                found, result = self._result(future, worker)
+                if not found:
+                    again.append(item.after_death())
+                    continue
+                results[item.number] = result
                 if not ordered:
-                    yield results.pop(number)
+                    yield results.pop(item.number)
                 while due in results:
                     yield results.pop(due)
                     due += 1
         finally:
             self._cancel([future for future, _, _ in running.values()])
 
-    def _submit(
-        self,
-        work: Callable[[T, str], R],
-        item: T | None,
-        worker: str,
-        device: str,
-        earlier: dict[int, Any],
-    ) -> "Future":
-        packed, arrays = _packed((work, item))
+    def _submit(self, call: Any, worker: str, earlier: dict[int, Any]) -> "Future":
+        packed, arrays = _packed(call)
         self.bytes_sent += len(packed)
         for array in arrays:
             name = id(array)
@@ -175,13 +217,11 @@ class Cluster(Pool):
             return self._client.submit(
                 _on_worker,
                 packed,
-                device,
+                self._workers[worker],
                 os.getcwd(),
-                _environment(),
                 *[self._arrays[id(array)][1] for array in arrays],
                 key=f"taskdisc-{uuid.uuid4().hex}",
                 workers=[worker],
-                allow_other_workers=True,  # should this one die
                 pure=False,
             )
         except (OSError, RuntimeError) as error:
@@ -190,7 +230,8 @@ class Cluster(Pool):
     def _share(self, array: np.ndarray, earlier: dict[int, Any]) -> "Future":
         """An array on the cluster, by its content.
 
-        A task rather than scattered data, which would be lost with the last worker that holds it.
+        A task rather than scattered data, which would be lost with the last worker that holds it;
+        of a function that workers know that have no taskdisc, for any may be chosen.
         """
         import dask
 
@@ -202,25 +243,24 @@ class Cluster(Pool):
                 return future
         self.bytes_shared += array.nbytes
         with dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 TB"}):
-            return self._client.submit(_itself, array, key=name)
+            return self._client.submit(copy, array, key=name)
 
-    def _result(self, future: "Future") -> Any:
+    def _result(self, future: "Future", worker: str) -> tuple[bool, Any]:
+        """Whether the worker still has the result, and the result."""
         from concurrent.futures import CancelledError
 
-        from distributed import KilledWorker
-
         if future.status == "error":
-            error = future.exception()
-            if isinstance(error, KilledWorker):
-                raise RunFailedError(
-                    "several workers of the cluster died of the same work, most likely for lack of "
-                    "memory; what was computed is kept: resume with workers that have more."
-                ) from error
-            raise error
-        try:
-            return future.result()
-        except (CancelledError, OSError) as error:
-            raise self._lost() from error
+            raise future.exception()
+        while True:
+            try:
+                return True, future.result(timeout=FETCH_S)
+            except TimeoutError:
+                self._look()
+                if worker not in self._workers:
+                    self._cancel([future])
+                    return False, None
+            except (CancelledError, OSError) as error:
+                raise self._lost() from error
 
     def _cancel(self, futures: list["Future"]) -> None:
         if futures and self._client.status == "running":
@@ -407,32 +447,11 @@ class _Cancelled(Exception):
     """Nobody waits any more for what a worker is at."""
 
 
-def _on_worker(
-    packed: bytes, device: str, folder: str, environment: dict[str, str], *arrays: np.ndarray
-) -> Any:
-    if environment != _environment():
-        # Else it would have been left out; Dask moved the work of a dead worker here.
-        raise RunFailedError(
-            f"a worker at {socket.gethostname()} has another version of taskdisc, Python, torch or "
-            "numpy, or no compiled convolutions; what was computed is kept: stop that worker, and "
-            "resume."
-        )
+def _on_worker(packed: bytes, device: str, folder: str, *arrays: np.ndarray) -> Any:
     here = chdir(folder) if os.path.isdir(folder) else nullcontext()
     with _one_at_a_time, _until_cancelled(), here, one_thread():
         work, item = _unpacked(packed, arrays)
-        return work(item, _own(device))
-
-
-def _itself(array: np.ndarray) -> np.ndarray:
-    return array
-
-
-def _own(device: str) -> str:
-    """The same device, or one that this worker has where it does the work of another."""
-    if device == "cpu":
-        return device
-    found = devices_of("cuda")
-    return device if device in found else found[0]
+        return work(item, device)
 
 
 @contextmanager
