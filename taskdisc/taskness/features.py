@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from taskdisc.archives import map_array, one_line
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.files import absolute
 from taskdisc.images import ImageSet
 
 ROWS = "`closed_form.features` must be a .npy of numbers [n_rows, n_features]"
@@ -78,10 +80,10 @@ def resolved(name: str) -> str:
     """
     kind, argument = _parsed(name)
     if kind == ".npy":
-        return str(Path(argument).expanduser().resolve())
+        return absolute("closed_form.features", argument)
     network, given, weights = argument.partition("=")
     if kind == "torchvision" and given:
-        return f"{kind}:{network}={Path(weights).expanduser().resolve()}"
+        return f"{kind}:{network}={absolute('closed_form.features', weights)}"
     return name
 
 
@@ -95,13 +97,12 @@ def read_array(path: str | Path, rule: str) -> np.ndarray:
         SettingError: a sentence that begins with `rule`, for no such file or another content.
     """
     try:
-        rows: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        rows = map_array(Path(path))
     except FileNotFoundError:
         raise SettingError(f"{rule}, got '{path}', which does not exist.") from None
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        words = [*str(error).splitlines(), type(error).__name__][0]
+    except (ValueError, OSError) as error:
         raise SettingError(
-            f"{rule}, got '{path}', which cannot be read: {words.rstrip('.')}; "
+            f"{rule}, got '{path}', which cannot be read: {one_line(error)}; "
             "write it with numpy.save(path, array)."
         ) from error
     if rows.dtype.kind not in "fiub" or rows.ndim < 2 or 0 in rows.shape:
