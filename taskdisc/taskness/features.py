@@ -18,6 +18,9 @@ Describe = Callable[[np.ndarray], np.ndarray]
 N_FILTERS = 256
 FILTER_SIDE = 6
 """Height and width in pixels of the filters of `random`, on images of 32 x 32."""
+LARGEST = 1e37
+"""Of a feature; a difference of two has room in float32."""
+
 GRID = 3
 THRESHOLD = 1.0
 """In standard deviations of what a filter answers to noise."""
@@ -55,11 +58,12 @@ def features(name: str, image_set: ImageSet, device: str = "cpu") -> np.ndarray:
     row = KINDS[kind]
     found = row(argument, image_set, device)
     # Row by row, for no truth value of every entry needs to be kept.
-    finite = np.array([bool(np.isfinite(row).all()) for row in found])
+    finite = np.array([bool((np.abs(row) < LARGEST).all()) for row in found])
     if not finite.all():
         raise ImageSetError(
-            f"`closed_form.features` must be finite numbers, got NaN or infinity from '{name}' for "
-            f"image {int(finite.argmin())} of {len(found)}; leave the image out or mend its row."
+            f"`closed_form.features` must be finite numbers below {LARGEST:g} in size, got NaN, "
+            f"infinity or a larger one from '{name}' for image {int(finite.argmin())} of "
+            f"{len(found)}; leave the image out or mend its row."
         )
     if all(np.array_equal(row, found[0]) for row in found):
         raise ImageSetError(

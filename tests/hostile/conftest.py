@@ -30,11 +30,12 @@ VALUES: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> None:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("made")
     for name, values in VALUES.items():
         chosen = settings_from(STUDIES[name].settings, values)
         opened = new_study(name, chosen, folder / name, Pool(1, "cpu"), Progress())
         run_study(opened, Pool(1, "cpu"), Progress())
         opened.close()
-        MADE[name] = Path(folder / name)
+        MADE[name] = folder / name
+    return MADE

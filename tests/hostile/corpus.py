@@ -327,7 +327,9 @@ NPY: dict[str, Mangle] = {
 
 
 def members(content: bytes) -> dict[str, bytes]:
-    """The files in a .zip."""
+    """The files in a .zip; of another file, itself."""
+    if content[:2] != b"PK":
+        return {"archive/data.pkl": content}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         return {name: archive.read(name) for name in archive.namelist()}
 
@@ -733,9 +735,6 @@ TORCH: dict[str, Mangle] = {
     "truths": _tensors(lambda value: torch.ones(value.shape, dtype=torch.bool)),
     "sparse": _tensors(lambda value: value.to_sparse()),
     "without data": _tensors(lambda value: value.to("meta")),
-    "quantised": _tensors(
-        lambda value: torch.quantize_per_tensor(value.float(), 0.1, 0, torch.qint8)
-    ),
     "repeated": _tensors(lambda value: torch.zeros(1).expand(10**6, 10**6)),
     "no dimensions": _tensors(lambda value: torch.tensor(1)),
     "texts for tensors": _tensors(lambda value: "x"),
