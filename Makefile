@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install search test lint bench
+.PHONY: install search test lint bench fuzz audit
 
 install: $(READY)
 
@@ -28,3 +28,11 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/taskdisc bench
+
+# Broken files for every reader, 400 by Hypothesis for each beside the table: several minutes.
+fuzz: $(READY)
+	TASKDISC_FUZZ=$(or $(EXAMPLES),400) $(BIN)/python -m pytest -q -s tests/hostile
+
+# Known holes in what is installed; needs the index of packages.
+audit: $(READY)
+	$(BIN)/pip-audit --progress-spinner off

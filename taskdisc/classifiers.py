@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.tensors import load_tensors
 
 _LIKE_TENSORFLOW = {"transform_input": True, "init_weights": False, "aux_logits": False}
 _OPTIONS: dict[str, dict[str, Any]] = {
@@ -108,21 +109,28 @@ def read_state(path: Path, rule: str) -> dict[str, Tensor]:
     if not path.is_file():
         raise SettingError(f"{rule} weights, got '{path}', which is no file.")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    # A file of another kind can raise anything here.
-    except Exception as error:
+        state = load_tensors(path)
+    except (OSError, ValueError) as error:
         raise SettingError(
             f"{rule} tensors, got '{path}', which cannot be read without running what it holds or "
             "not at all; write it with torch.save(network.state_dict(), path)."
         ) from error
     if isinstance(state, dict) and "taskdisc" in state:  # the checkpoint of a training
         state = _of_network(state.get("state_dict"))
-    tensors = isinstance(state, dict) and all(torch.is_tensor(value) for value in state.values())
+    tensors = isinstance(state, dict) and all(
+        isinstance(name, str) and torch.is_tensor(value) for name, value in state.items()
+    )
     if not tensors or not state:
         raise SettingError(
             f"{rule} tensors by name, got something else in '{path}'; "
             "write it with torch.save(network.state_dict(), path)."
         )
+    for name, value in state.items():
+        if value.is_complex() or not value.isfinite().all():
+            raise SettingError(
+                f"{rule} finite real numbers, got others in '{name[:80]}' of '{path}'; "
+                "take weights of a training that did not diverge."
+            )
     return state
 
 
@@ -173,7 +181,7 @@ def load(network: nn.Module, state: Mapping[str, Tensor], path: str, owner: str)
         network.load_state_dict(state)
     except RuntimeError as error:
         # The first line only names the class; the second, the first kind of difference.
-        first = str(error).splitlines()[1].strip()[:100]
+        first = str(error).splitlines()[-1 if "\n" not in str(error) else 1].strip()[:100]
         raise SettingError(
             f"the weights in '{path}' must be those of {owner}, got others ({first} …); "
             "name the network that they belong to."

@@ -1,5 +1,6 @@
 """The commands. Thin: they read options, call the package, print. Heavy imports are inside."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -747,6 +748,8 @@ def main() -> None:
     """Run a command; a user's error is one line on standard error and an exit status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = "--debug" in sys.argv[1:]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path need not be text
+        sys.stdout.reconfigure(errors="backslashreplace")
     with interruptible():
         try:
             app(arguments)

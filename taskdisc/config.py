@@ -19,7 +19,9 @@ from pydantic import (
 )
 
 from taskdisc.discovery.scorers import SCORERS
-from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.errors import SettingError, did_you_mean, shown
+from taskdisc.files import absolute
+from taskdisc.nesting import DEEPEST, check_nested
 from taskdisc.taskness.features import resolved
 from taskdisc.taskness.kernels import KERNELS, Measured, resolved_kernel
 from taskdisc.taskness.protocol import Protocol, protocol_from
@@ -115,7 +117,7 @@ class ImagesSettings(Settings):
     @classmethod
     def _from_anywhere(cls, root: str | None) -> str | None:
         # A run that is resumed from another folder must find its images.
-        return None if root is None else str(Path(root).expanduser().resolve())
+        return None if root is None else absolute("images.root", root)
 
 
 class ConfirmSettings(Settings):
@@ -204,7 +206,7 @@ class SearchSettings(Settings):
     @field_validator("known")
     @classmethod
     def _from_anywhere(cls, known: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(k if k == CLASSES else str(Path(k).expanduser().resolve()) for k in known)
+        return tuple(k if k == CLASSES else absolute("known", k) for k in known)
 
     @field_validator("scorer")
     @classmethod
@@ -279,16 +281,24 @@ def settings_from(kind: type[S], values: Mapping[str, Any]) -> S:
         raise SettingError(_sentence(kind, error)) from None
 
 
-class _TwiceError(yaml.YAMLError):
-    """A mapping has a key twice."""
+MOST_BYTES = 1 << 18
+"""Of a settings file; a large one of today has a few thousand."""
 
-    def __init__(self, key: str, line: int, first: int) -> None:
-        super().__init__(key)
-        self.key, self.line, self.first = key, line, first
+_MOST_PARTS = 20_000
+"""Values in a settings file, each counted wherever an alias names it."""
+
+
+class _RefusedError(yaml.YAMLError):
+    """YAML that no settings may have: the parts of a sentence, and where it is."""
+
+    def __init__(self, rule: str, got: str, cure: str, where: str = "") -> None:
+        super().__init__(rule, got)
+        self.rule, self.got, self.cure, self.where = rule, got, cure, where
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a key that a mapping has twice, of which YAML's own loader takes the last."""
+    """Refuses a key that a mapping has twice, of which YAML's own loader takes the last, and
+    numbers beyond 64 bits, which Python may not even write out."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         # Before anchors are merged (`<<`), whose keys may be given again.
@@ -298,29 +308,83 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode):
                 line = key.start_mark.line + 1
                 if key.value in lines:
-                    raise _TwiceError(key.value, line, lines[key.value])
+                    raise _RefusedError(
+                        "must give every setting once",
+                        f"`{shown(key.value)[1:-1]}` again",
+                        "remove one of them",
+                        f" (line {line}), after line {lines[key.value]}",
+                    )
                 lines[key.value] = line
         return node
 
+    def construct_yaml_int(self, node: Any) -> int:
+        value = super().construct_yaml_int(node)
+        if not -(2**63) <= value < 2**63:
+            raise _RefusedError(
+                "must hold whole numbers of 64 bits",
+                "one beyond them",
+                "write a smaller one",
+                f" (line {node.start_mark.line + 1})",
+            )
+        return value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
 
 def _load(text: str) -> Any:
-    return yaml.load(text, _Loader)
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, or one that no settings may have.
+    """
+    if len(text) > MOST_BYTES:
+        raise _RefusedError(
+            f"must have at most {MOST_BYTES:,} characters", f"{len(text):,}", "shorten it"
+        )
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        check_nested(node, _parts, _MOST_PARTS)
+        return loader.construct_document(node)
+    except yaml.YAMLError:
+        raise
+    except RecursionError as error:
+        raise _RefusedError(
+            f"must be nested at most {DEEPEST} levels deep", "a deeper one", "flatten it"
+        ) from error
+    # Of a value that its tag does not fit (`!!int ''`), constructors raise anything.
+    except Exception as error:
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _parts(node: Any) -> list[Any]:
+    """The nodes directly within a node of YAML."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else []
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; an empty file is an empty mapping."""
     try:
-        values = _load(path.read_text(encoding="utf-8"))
-    except _TwiceError as error:
+        with path.open("rb") as file:  # no more of it than is needed to refuse it
+            content = file.read(4 * MOST_BYTES + 4)
+        values = _load(content.decode("utf-8-sig", "ignore" if _is_cut(content) else "strict"))
+    except _RefusedError as error:
         raise SettingError(
-            f"the settings file must give every setting once, got `{error.key}` again in '{path}' "
-            f"(line {error.line}), after line {error.first}; remove one of them."
+            f"the settings file {error.rule}, got {error.got} in '{path}'{error.where}; "
+            f"{error.cure}."
         ) from error
     except OSError as error:
         raise SettingError(
             f"the settings file must be readable, got '{path}' ({error.strerror})."
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or an impossible date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8
         where = getattr(error, "problem_mark", None)
         place = f" (line {where.line + 1})" if where else ""
         raise SettingError(f"the settings file must be YAML, got '{path}'{place}.") from error
@@ -329,6 +393,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise SettingError(f"the settings file must hold `setting: value` lines, got '{path}'.")
     return values
+
+
+def _is_cut(content: bytes) -> bool:
+    return len(content) > 4 * MOST_BYTES
 
 
 def dump_settings(settings: Settings) -> str:
@@ -340,7 +408,7 @@ def _set(values: dict[str, Any], change: str) -> None:
     """Apply one `path.to.setting=value` in place; the value is read as YAML."""
     path, equals, text = change.partition("=")
     if not equals or not path:
-        raise SettingError(f"--set must be given as path=value, got {change!r}.")
+        raise SettingError(f"--set must be given as path=value, got {shown(change)}.")
     *parents, name = path.split(".")
     for parent in parents:
         inner = values.get(parent)
@@ -349,19 +417,19 @@ def _set(values: dict[str, Any], change: str) -> None:
             inner = {"name": inner}
         if inner is not None and not isinstance(inner, dict):
             raise SettingError(
-                f"--set {path} must name a setting within `{parent}`, which is given as {inner!r}."
+                f"--set {path} must name a setting within `{parent}`, which is given as "
+                f"{shown(inner)}."
             )
         values[parent] = dict(inner or {})
         values = values[parent]
     try:
         values[name] = _load(text)
-    except _TwiceError as error:
+    except _RefusedError as error:
+        raise SettingError(f"--set {path} {error.rule}, got {error.got}; {error.cure}.") from error
+    except yaml.YAMLError as error:
         raise SettingError(
-            f"--set {path} must give every setting once, got `{error.key}` twice; remove one of "
-            "them."
+            f"--set {path} must be given a YAML value, got {shown(text)}."
         ) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
-        raise SettingError(f"--set {path} must be given a YAML value, got {text!r}.") from error
 
 
 def _sentence(kind: type[Settings], error: ValidationError) -> str:
@@ -379,17 +447,17 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
         return f"`{path}` must be given, got nothing."
     if first["type"] == "literal_error":
         choices = first["ctx"]["expected"].replace("'", "").replace(" or ", ", ")
-        return f"`{path}` must be one of {choices}, got {first['input']!r}."
+        return f"`{path}` must be one of {choices}, got {shown(first['input'])}."
     if first["type"] == "too_short":
         least, found = first["ctx"]["min_length"], first["ctx"]["actual_length"]
         entries = "entry" if least == 1 else "entries"
         return f"`{path}` must have at least {least} {entries}, got {found}."
     if first["type"] in ("model_type", "dict_type"):
-        return f"`{path}` must be a mapping of settings, got {first['input']!r}."
+        return f"`{path}` must be a mapping of settings, got {shown(first['input'])}."
     rule = first["msg"].removeprefix("Value error, ")
     rule = rule[0].lower() + rule[1:].split(",")[0]
     rule = rule.replace("input should be ", "must be ").replace("'", "`")
-    return f"`{path}` {rule}, got {first['input']!r}."
+    return f"`{path}` {rule}, got {shown(first['input'])}."
 
 
 def _field_names(kind: type[Settings], parents: Sequence[str]) -> list[str]:

@@ -1,14 +1,27 @@
 """What can go wrong in a way that a user can mend: one sentence each, never a traceback."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import ClassVar
+
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+_LONG_WORD = re.compile(r"[^\s/]{300,}")  # a part of a path has at most 255
+_LONGEST = 2000
 
 
 class TaskdiscError(Exception):
     """Base of every error that commands print as one line; `exit_code` is the process's status."""
 
     exit_code: ClassVar[int] = 2
+
+    def __str__(self) -> str:
+        # What a file says of itself stands within; it must stay one line of a readable length, and
+        # not move the cursor of a terminal.
+        text = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", super().__str__())
+        text = _LONG_WORD.sub(lambda word: f"{word[0][:100]}…{word[0][-20:]}", text)
+        return text if len(text) <= _LONGEST else f"{text[: _LONGEST // 2]}…{text[-200:]}"
 
 
 class SettingError(TaskdiscError, ValueError):
@@ -27,6 +40,16 @@ class RunFailedError(TaskdiscError, RuntimeError):
     """A run could not go on (full disk, lost worker); what it had computed is kept."""
 
     exit_code: ClassVar[int] = 1
+
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 100
+_REPR.maxlevel, _REPR.maxlist, _REPR.maxdict = 3, 8, 8
+
+
+def shown(value: object) -> str:
+    """A value within a sentence: its `repr`, shortened where it is long or deep."""
+    return " ".join(_REPR.repr(value).split())
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

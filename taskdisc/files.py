@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.errors import SettingError, shown
+
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write `content` to `path` through a temporary file in the same folder, synced, then renamed.
@@ -61,6 +63,21 @@ def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
+
+
+def absolute(setting: str, path: str) -> str:
+    """A path that holds from any folder, for a run that is resumed from another one.
+
+    Raises:
+        SettingError: no path: the home of a user who does not exist, or a zero within.
+    """
+    try:
+        return str(Path(path).expanduser().resolve())
+    except (RuntimeError, ValueError, OSError) as error:
+        raise SettingError(
+            f"`{setting}` must be the path of a file or folder, got {shown(path)} "
+            f"({str(error).rstrip('.').lower()}); write it in full."
+        ) from error
 
 
 def _umask() -> int:

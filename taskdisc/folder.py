@@ -2,7 +2,6 @@
 
 import fcntl
 import hashlib
-import json
 import os
 import platform
 import sys
@@ -15,6 +14,7 @@ from taskdisc.config import Settings, dump_settings
 from taskdisc.errors import RunFolderError
 from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
+from taskdisc.json_text import read_json
 from taskdisc.pool import Pool
 
 RUNS = Path("runs")
@@ -170,7 +170,7 @@ def _digest(text: str) -> str:
 def _said(path: Path, *names: str) -> Any:
     """What the environment of a run says under some names, one within the other."""
     try:
-        value = json.loads((path / ENVIRONMENT).read_text())
+        value = read_json(path / ENVIRONMENT)
         for name in names:
             value = value[name]
         if not names and not isinstance(value, dict):

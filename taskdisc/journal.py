@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from taskdisc.errors import RunFailedError, RunFolderError
+from taskdisc.json_text import parse_json
 
 
 class Journal:
@@ -17,6 +18,12 @@ class Journal:
     """
 
     def __init__(self, path: Path) -> None:
+        # It is appended to and cut: a link in a folder of somebody else's would let it be any file.
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise RunFolderError(
+                f"'{path}' must be a file of its run folder, got a link or no plain file; put a "
+                "copy in its place."
+            )
         self.path = path
         self.lines, intact = _read(path)
         if path.exists() and intact < path.stat().st_size:
@@ -90,7 +97,7 @@ def _parse(raw: bytes) -> dict[str, Any] | None:
     if not raw.endswith(b"\n"):
         return None
     try:
-        line = json.loads(raw)
+        line = parse_json(raw)
     except ValueError:  # includes text that is not UTF-8
         return None
     return line if isinstance(line, dict) else None

@@ -3,14 +3,13 @@
 import csv
 import hashlib
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from taskdisc.archives import one_line, read_arrays_of
 from taskdisc.errors import SettingError
 
 
@@ -175,8 +174,15 @@ def to_hex(labeling: np.ndarray) -> str:
 
 
 def from_hex(text: str, n_images: int) -> np.ndarray:
-    """The labeling uint8 [n_images] that `to_hex` wrote."""
-    return np.unpackbits(np.frombuffer(bytes.fromhex(text), dtype=np.uint8), count=n_images)
+    """The labeling uint8 [n_images] that `to_hex` wrote.
+
+    Raises:
+        ValueError: the text is no hexadecimal, or of another number of images.
+    """
+    packed = np.frombuffer(bytes.fromhex(text), dtype=np.uint8)
+    if len(packed) != -(-n_images // 8):
+        raise ValueError(f"a labeling of {n_images} images has {-(-n_images // 8)} bytes")
+    return np.unpackbits(packed, count=n_images)
 
 
 def check_labelings(
@@ -290,15 +296,10 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     Raises:
         SettingError: it is no `.npz`, it is damaged, or it holds pickled objects.
     """
-    rule = f"'{path}' must be an .npz of plain arrays"
     try:
-        with path.open("rb") as file:
-            arrays = np.load(file, allow_pickle=False)
-            if isinstance(arrays, np.ndarray):
-                raise SettingError(f"{rule}, got a single array.")
-            with arrays:
-                return {name: arrays[name] for name in arrays.files}
-    except SettingError:
-        raise
-    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise SettingError(f"{rule}, but it cannot be read as one ({error}).") from error
+        return read_arrays_of(path)
+    except (OSError, ValueError) as error:
+        raise SettingError(
+            f"'{path}' must be an .npz of plain arrays, but it cannot be read as one "
+            f"({one_line(error)})."
+        ) from error

@@ -266,7 +266,9 @@ def test_a_setting_that_is_given_twice_is_refused(tmp_path: Path, text: str, wor
 
 
 def test_a_value_on_the_command_line_gives_a_setting_once() -> None:
-    with pytest.raises(SettingError, match=r"--set images must give .* once, got `seed` twice"):
+    with pytest.raises(
+        SettingError, match=r"--set images must give .* once, got `seed` again; remove one"
+    ):
         read_settings(SearchSettings, changes=["images={seed: 1, seed: 2}"])
     assert read_settings(SearchSettings, changes=["seed=1", "seed=2"]).seed == 2
 

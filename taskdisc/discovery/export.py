@@ -1,6 +1,5 @@
 """Writing the tasks of finished runs, or what somebody kept of them in the gallery, to one file."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from taskdisc.discovery.manifest import images_facts
 from taskdisc.discovery.tasks import Tasks, load_tasks, write_tasks
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import images_content
+from taskdisc.json_text import read_json
 from taskdisc.labelings import key
 
 KEEP_SCHEMA = 1
@@ -183,12 +183,12 @@ def read_keep(path: Path, content: str, keys: set[str]) -> dict[str, str]:
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, any_text=True)  # `check_names` says more of odd names
     except OSError as error:
         raise SettingError(
             f"--keep must be a file that the gallery saved, got '{path}' ({error.strerror})."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SettingError(
             f"'{path}' must be JSON as the gallery saves it, but is none; save it there again."
         ) from error

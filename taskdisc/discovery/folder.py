@@ -1,6 +1,5 @@
 """The files of a search."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import CONFIG, SEARCH, locked, made_by, make_folder
 from taskdisc.images import ImageSet
 from taskdisc.journal import Journal
+from taskdisc.json_text import read_json
 from taskdisc.pool import Pool
 
 TRIALS = "trials.jsonl"
@@ -88,7 +88,7 @@ def read_result(path: Path) -> dict[str, Any]:
         RunFolderError: it is no result of this program.
     """
     try:
-        result = json.loads((path / RESULT).read_text())
+        result = read_json(path / RESULT)
         for task in result["tasks"]:
             task["is_task"], task["confirmed"]["mean"]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.archives import bomb_size, one_line
 from taskdisc.discovery.manifest import (
     HASH,
     INDEX,
@@ -24,6 +25,7 @@ from taskdisc.discovery.manifest import (
 )
 from taskdisc.errors import RunFolderError, SettingError, TaskdiscError, did_you_mean
 from taskdisc.files import write_atomic, write_npz
+from taskdisc.json_text import parse_json
 from taskdisc.labelings import read_arrays
 
 
@@ -79,9 +81,8 @@ def read_content(path: Path) -> Content:
     except (TaskdiscError, MemoryError):
         raise
     except Exception as error:  # there is no end to what damaged bytes make their readers raise
-        words = [*str(error).splitlines(), type(error).__name__][0].rstrip(".")
         raise RunFolderError(
-            f"'{path}' must be a file of tasks, but it is torn or foreign ({words}); "
+            f"'{path}' must be a file of tasks, but it is torn or foreign ({one_line(error)}); "
             "write it again with taskdisc export."
         ) from error
 
@@ -217,6 +218,9 @@ def _read_parquet(path: Path) -> Content:
     with parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         manifest = parse_manifest(path, (schema.metadata or {}).get(_METADATA, b"").decode())
+        size = file.metadata.num_rows * (32 + len(schema.names))  # of an index, a hash, labels
+        if size > bomb_size(path.stat().st_size):
+            raise ValueError(f"its {file.metadata.num_rows:,} rows are more than it can hold")
         _check_columns(schema.names, manifest)
         if schema.types != [pa.int64(), pa.string(), *[pa.int8()] * (len(schema.names) - 2)]:
             raise ValueError("its columns are of other types than int64, string and int8")
@@ -261,16 +265,18 @@ def _write_torch(path: Path, content: Content) -> None:
 def _read_torch(path: Path) -> Content:
     import torch
 
+    from taskdisc.tensors import load_tensors
+
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its own words recommend to unpickle what it refuses
+        found = load_tensors(path)
+    except ValueError as error:  # PyTorch's own words recommend to unpickle what it refuses
         raise ValueError("it cannot be read as tensors and text") from error
     kinds = {"manifest": str, "labelings": torch.Tensor, "indices": torch.Tensor, "hashes": str}
     if not isinstance(found, Mapping) or any(
         not isinstance(found.get(name), kind) for name, kind in kinds.items()
     ):
         raise ValueError(f"it must hold {', '.join(kinds)}")
-    hashes = np.array(json.loads(found["hashes"]), dtype=np.str_)
+    hashes = np.array(parse_json(found["hashes"]), dtype=np.str_)
     labelings, indices = found["labelings"].numpy(), found["indices"].numpy()
     return Content(parse_manifest(path, found["manifest"]), labelings, indices, hashes)
 

@@ -10,6 +10,7 @@ import numpy as np
 from taskdisc.discovery.proposers import make_proposer
 from taskdisc.discovery.space import Space
 from taskdisc.errors import RunFolderError
+from taskdisc.json_text import finite
 from taskdisc.labelings import from_hex, is_near, key, to_hex
 from taskdisc.progress import Progress
 
@@ -125,7 +126,7 @@ def _logged(log: TrialLog, n_images: int) -> dict[str, dict[str, Any]]:
     try:
         logged = {key(from_hex(line["labeling"], n_images)): line for line in log.lines}
         for line in log.lines:
-            float(line["taskness"]), float(line["seconds"])
+            finite(line["taskness"]), finite(line["seconds"])
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(
             "every trial of the run folder must have its labeling, taskness and seconds, but one "

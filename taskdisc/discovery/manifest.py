@@ -8,7 +8,6 @@ settings that chose them, null for the default); `runs`, of each its name, seed 
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.json_text import parse_json
 
 if TYPE_CHECKING:
     from taskdisc.config import ImagesSettings
@@ -137,8 +137,8 @@ def parse_manifest(path: Path, text: str) -> dict[str, Any]:
         RunFolderError: it holds none, one of another version, or one that lacks something.
     """
     try:
-        manifest = json.loads(text)
-    except (ValueError, RecursionError):
+        manifest = parse_json(text)
+    except ValueError:
         manifest = None
     _refuse_if(path, _wrong_manifest(manifest))
     return dict(manifest)

@@ -19,6 +19,7 @@ from taskdisc.errors import RunFailedError, RunFolderError, SettingError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, held_out, load_images, select
 from taskdisc.journal import MemoryJournal
+from taskdisc.json_text import finite
 from taskdisc.labelings import best_different, evenly, is_near, n_positives
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress, reading
@@ -206,7 +207,7 @@ def train_best(
     scorer = TrainedScorer(space.image_set, settings.protocol, settings.seed, pool)
     clock = Clock()
     try:
-        logged = {line["trial"]: float(line["taskness"]) for line in log.lines}
+        logged = {line["trial"]: finite(line["taskness"]) for line in log.lines}
         foreign = not set(logged) <= set(chosen)
     except (KeyError, TypeError, ValueError):
         foreign = True

@@ -1,11 +1,10 @@
 """Images that are an array already: a .npz or a .npy of numpy's."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from taskdisc.archives import map_array, names_of_arrays, one_line, read_arrays_of
 from taskdisc.errors import ImageSetError
 from taskdisc.images.image_set import ImageSet, Integers, as_image_set
 from taskdisc.images.request import Request
@@ -28,9 +27,6 @@ def load(request: Request) -> ImageSet:
     targets: dict[str, Integers] = {}
     classes: dict[str, list[str]] = {}
     for name, column in arrays.items():
-        # A member of another kind comes as its bytes.
-        if not isinstance(column, np.ndarray):
-            raise ImageSetError(f"`{name}` in '{root}' must be an array, got another file.")
         if column.dtype.kind not in "iub" or column.shape != (len(found),):
             raise ImageSetError(
                 f"`{name}` in '{root}' must be integers [{len(found)}], one per image, "
@@ -45,23 +41,19 @@ def load(request: Request) -> ImageSet:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        # Opened here, not by numpy, which leaves the file open when the archive is torn.
         with path.open("rb") as file:
-            if file.read(2) == b"PK":
-                file.seek(0)
-                with np.load(file, allow_pickle=False) as content:
-                    _check_names(path, content.files)
-                    return {name: content[name] for name in content.files}
+            is_archive = file.read(2) == b"PK"
+        if is_archive:
+            _check_names(path, names_of_arrays(path))
+            return read_arrays_of(path)
         # A .npy is mapped, so that a set larger than memory can be selected from.
-        return {"images": np.load(path, mmap_mode="r", allow_pickle=False)}
+        return {"images": map_array(path)}
     except ImageSetError:  # a ValueError too
         raise
-    # ValueError: not numpy's format, or objects, which only a pickle could hold.
-    except (ValueError, OSError, EOFError, SyntaxError, zlib.error, zipfile.BadZipFile) as error:
-        words = [*str(error).splitlines(), type(error).__name__][0]
+    except (ValueError, OSError) as error:
         raise ImageSetError(
             f"'{path}' must be a .npz or .npy of plain arrays (no objects, no pickles), "
-            f"got one that cannot be read: {words.rstrip('.')}."
+            f"got one that cannot be read: {one_line(error)}."
         ) from error
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from taskdisc.archives import map_array
 from taskdisc.images.image_set import Images
 
 _STALE_S = 24 * 3600
@@ -57,11 +58,10 @@ def cached(
 
 def _opened(entry: Path, shape: tuple[int, ...]) -> Images | None:
     try:
-        images = np.load(entry / "images.npy", mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, SyntaxError):  # whatever a torn header can raise
+        images = map_array(entry / "images.npy")
+    except (OSError, ValueError):
         return None
-    good = isinstance(images, np.ndarray) and images.dtype == np.uint8 and images.shape == shape
-    return images if good else None
+    return images if images.dtype == np.uint8 and images.shape == shape else None
 
 
 def _build(entry: Path, shape: tuple[int, ...], batches: Iterable[Images]) -> None:

@@ -66,7 +66,7 @@ def class_sheet(
     rows: list[tuple[str, Images]] = []
     for name, members in _rows(image_set, target, per_class, max_classes):
         shown = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
-        rows.append((_shortened(name), np.asarray(image_set.images[shown])))
+        rows.append((shortened(name), np.asarray(image_set.images[shown])))
     font = ImageFont.load_default()
     scale = max(1, _TILE // image_set.images.shape[1])
     strips = [contact_sheet(images, per_class, scale) for _, images in rows]
@@ -111,5 +111,7 @@ def _rows(
     return [(image_set.classes[target][k], np.flatnonzero(labels == k)) for k in present]
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str) -> str:
+    """A name as a picture has room for it, on one line."""
+    name = " ".join(name[: 2 * _LONGEST_NAME].split())  # a name may hold ends of lines
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

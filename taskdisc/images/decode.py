@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 _VERSION = 1
 _BATCH = 512
 
+MOST_PIXELS = 89_478_485
+"""Of one image: above it, Pillow warns of a bomb. It would take 256 MiB as colours."""
+
+# Of the endings in `tree`. Pillow reads others, by what a file holds: of some it is not sure, and
+# of one it starts an interpreter of PostScript.
+_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+
 Shape: TypeAlias = tuple[int, int]
 """Height and width [pixels]."""
 
@@ -101,10 +108,10 @@ def decode(data: bytes, shown: str, size: int | Shape | None = None) -> Images:
     Raises:
         ImageSetError: the file is no image, is truncated, or has pixels that are no colours.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with _opened(data) as opened:
             opened.load()
             image = _rgb(ImageOps.exif_transpose(opened))
     # Decoders of damaged files raise almost anything (OSError, SyntaxError, struct.error, …).
@@ -118,15 +125,25 @@ def decode(data: bytes, shown: str, size: int | Shape | None = None) -> Images:
 
 def _shape_of(data: bytes, shown: str) -> Shape:
     """Height and width of one image file, upright, without decoding it."""
-    from PIL import Image
     from PIL.ExifTags import Base
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with _opened(data) as opened:
             turned = opened.getexif().get(Base.Orientation, 1) >= 5
             return opened.size if turned else (opened.height, opened.width)
     except Exception as error:  # as in `decode`
         raise _unreadable(shown, error) from error
+
+
+def _opened(data: bytes) -> "Image":
+    """An image whose header is read, and not more; small enough to be."""
+    from PIL import Image
+
+    opened = Image.open(io.BytesIO(data), formats=_FORMATS)
+    if opened.width * opened.height > MOST_PIXELS:
+        size = f"{opened.width:,} x {opened.height:,}"
+        raise ValueError(f"it has {size} pixels, and may have {MOST_PIXELS:,}: shrink it")
+    return opened
 
 
 def _unreadable(shown: str, error: Exception) -> ImageSetError:

@@ -106,6 +106,7 @@ def _train(tree: Tree, top: str) -> dict[str, list[str]]:
 def _val(tree: Tree, top: str) -> dict[str, list[str]]:
     annotations = f"{top}val/val_annotations.txt"
     by_wnid: dict[str, list[str]] = {}
+    seen: set[str] = set()
     for number, line in enumerate(tree.text(annotations).splitlines(), start=1):
         if not line.strip():
             continue
@@ -116,5 +117,11 @@ def _val(tree: Tree, top: str) -> dict[str, list[str]]:
                 f"Line {number} of '{tree.shown(annotations)}' must name an image of val/images "
                 f"and its class, got {line!r}."
             )
+        if path in seen:
+            raise ImageSetError(
+                f"'{tree.shown(annotations)}' must name every image once, got {fields[0]!r} again "
+                f"in line {number}; remove one of them."
+            )
+        seen.add(path)
         by_wnid.setdefault(fields[1], []).append(path)
     return {wnid: sorted(paths) for wnid, paths in by_wnid.items()}

@@ -1,20 +1,26 @@
 """Files below a folder or inside a .zip, seen alike and read where they lie."""
 
 import os
+import re
 import stat
 import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from taskdisc.errors import ImageSetError
+from taskdisc.archives import check_archive, one_line, read_member
+from taskdisc.errors import ImageSetError, shown
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 # A photograph has a few MB; a member that claims more than this is a mistake or an attack.
 _MAX_MEMBER_BYTES = 1 << 28
+_DEEPEST = 64
+"""Folders within folders."""
+
+# Ends of lines, escapes of terminals, and bytes that are no text (surrogates stand for them).
+_UNSHOWABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,13 @@ class Tree(ABC):
     @abstractmethod
     def identity(self) -> str:
         """What, beside the entries, tells this tree's content from another's."""
+
+    def _check_size(self, path: str, n_bytes: int) -> None:
+        if n_bytes > _MAX_MEMBER_BYTES:
+            raise ImageSetError(
+                f"'{self.shown(path)}' must have at most {_MAX_MEMBER_BYTES:,} bytes, "
+                f"got {n_bytes:,}{' or more' if n_bytes == _MAX_MEMBER_BYTES + 1 else ''}."
+            )
 
     def images(self, folder: str = "") -> list[str]:
         """Paths of the image files below `folder`, at any depth, sorted."""
@@ -93,7 +106,8 @@ def open_tree(location: Path) -> Iterator[Tree]:
         raise ImageSetError(f"`root` must be a folder or a .zip, got '{location}': it is missing.")
     try:
         archive = zipfile.ZipFile(location)
-    except (zipfile.BadZipFile, OSError) as error:
+        check_archive(location, archive.infolist())
+    except Exception as error:  # a damaged list of members raises almost anything
         raise ImageSetError(
             f"`root` must be a folder or a .zip, got '{location}': {_plain(error)}."
         ) from error
@@ -128,17 +142,23 @@ class _Folder(Tree):
                 if _hidden(path):
                     continue
                 if entry.is_dir():
+                    _check_path(self.location, path, path.split("/"))
                     self.folders.add(path)
                     self._scan(Path(entry.path), f"{path}/", above | {own})
                 elif entry.is_file():
+                    if is_image(path):
+                        _check_path(self.location, path, [])
                     status = entry.stat()
                     self.files[path] = Entry(status.st_size, status.st_mtime_ns)
 
     def read(self, path: str) -> bytes:
         try:
-            return (self.location / path).read_bytes()
+            with (self.location / path).open("rb") as file:
+                content = file.read(_MAX_MEMBER_BYTES + 1)
         except OSError as error:
             raise ImageSetError(f"'{self.shown(path)}' cannot be read: {_plain(error)}.") from error
+        self._check_size(path, len(content))
+        return content
 
     def shown(self, path: str) -> str:
         return str(self.location / path)
@@ -162,12 +182,20 @@ class _Zip(Tree):
             if path.startswith("/") or ".." in parts or ":" in parts[0]:
                 raise ImageSetError(
                     f"'{location}' must hold only relative paths without '..', "
-                    f"got the member {member.filename!r}; pack it anew."
+                    f"got the member {shown(member.filename)}; pack it anew."
                 )
             # Links inside an archive would be read as images; nobody packs sets that way.
             if _hidden(path) or stat.S_ISLNK(member.external_attr >> 16):
                 continue
-            if member.is_dir() or path.endswith("/"):
+            is_folder = member.is_dir() or path.endswith("/")
+            if is_folder or is_image(path):
+                _check_path(location, path, parts)
+            if path in self.files:
+                raise ImageSetError(
+                    f"'{location}' must hold every file once, got {shown(path)} twice; "
+                    "pack it anew."
+                )
+            if is_folder:
                 folders = parts
             else:
                 folders = parts[:-1]
@@ -180,15 +208,10 @@ class _Zip(Tree):
 
     def read(self, path: str) -> bytes:
         member = self._members[path]
-        if member.file_size > _MAX_MEMBER_BYTES:
-            raise ImageSetError(
-                f"'{self.shown(path)}' must have at most {_MAX_MEMBER_BYTES:,} bytes, "
-                f"got {member.file_size:,}."
-            )
+        self._check_size(path, member.file_size)
         try:
-            return self._archive.read(member)
-        # RuntimeError: encrypted; NotImplementedError (a child of it): unknown compression.
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError) as error:
+            return read_member(self._archive, member)
+        except Exception as error:  # torn, encrypted, of an unknown version, …
             raise ImageSetError(f"'{self.shown(path)}' cannot be read: {_plain(error)}.") from error
 
     def shown(self, path: str) -> str:
@@ -200,6 +223,15 @@ class _Zip(Tree):
         return "zip"
 
 
+def _check_path(location: Path, path: str, parts: list[str]) -> None:
+    """Refuse a path that no sentence, page or terminal can show, and folders without end."""
+    if _UNSHOWABLE.search(path) or len(parts) > _DEEPEST:
+        raise ImageSetError(
+            f"'{location}' must hold folders and images whose names are text, at most {_DEEPEST} "
+            f"folders within each other, got {shown(path)}; rename or remove it."
+        )
+
+
 def _hidden(path: str) -> bool:
     parts = path.rstrip("/").split("/")
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
@@ -207,5 +239,5 @@ def _hidden(path: str) -> bool:
 
 def _plain(error: Exception) -> str:
     """The words of an error without errno and path, which the sentence names already."""
-    words = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    words = error.strerror if isinstance(error, OSError) and error.strerror else one_line(error)
     return words.rstrip(".").lower() or type(error).__name__

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.files import absolute
 
 if TYPE_CHECKING:
     from taskdisc.discovery.tasks import Tasks
@@ -55,7 +56,7 @@ def named(aux: str) -> Auxiliaries:
         return Auxiliaries(kind, int(path), "", "")
     if kind == CLASSES or not path:
         raise SettingError(f"`aux` must be {FORMS}; got {aux!r}.")
-    return Auxiliaries(kind, 0, str(Path(path).expanduser()), content)
+    return Auxiliaries(kind, 0, absolute("aux", path), content)
 
 
 def resolved(aux: str) -> str:
@@ -69,7 +70,7 @@ def resolved(aux: str) -> str:
     given = named(aux)
     if not given.path or given.content:
         return aux
-    path = Path(given.path).resolve()
+    path = Path(given.path)
     if not path.exists():
         raise SettingError(f"`aux` must be {FORMS}; got {aux!r}, where nothing is.")
     kind = f"{given.kind}:" if given.kind else ""

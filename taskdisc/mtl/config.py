@@ -1,13 +1,13 @@
 """The settings of multi-task training; importing it imports no torch."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from taskdisc.config import Settings
 from taskdisc.errors import SettingError, did_you_mean
+from taskdisc.files import absolute
 from taskdisc.mtl.auxiliaries import resolved
 from taskdisc.mtl.kinds import KINDS, LOSS, METRICS
 
@@ -161,4 +161,4 @@ def with_absolute_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     weights = backbone.get("weights")
     if not isinstance(weights, str) or weights in ("", "download"):
         return dict(backbone)
-    return {**backbone, "weights": str(Path(weights).expanduser().resolve())}
+    return {**backbone, "weights": absolute("weights", weights)}

@@ -27,6 +27,7 @@ from taskdisc.mtl.module import MultiTaskModule, flat_record
 from taskdisc.mtl.schedules import make_schedule
 from taskdisc.mtl.tasks import Task, as_facts, blind
 from taskdisc.mtl.weightings.active import ActiveWeighting
+from taskdisc.tensors import load_tensors
 
 if TYPE_CHECKING:
     from lightning.pytorch import LightningModule, Trainer
@@ -159,10 +160,14 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
         RunFolderError: it is torn, or no checkpoint of a training; nothing in it is executed.
     """
     try:
-        # Weights only: unpickling anything else could run code. Mapped: they are not needed here.
-        saved = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        return saved["taskdisc"]
-    except Exception as error:  # a foreign file can raise any of them
+        saved = load_tensors(path, mapped=True)  # they are not needed here
+        told = saved["taskdisc"]
+        if not isinstance(told["says"], dict) or not isinstance(told["history"], list):
+            raise ValueError("it does not say of which training it is")
+        if not told["history"] or not isinstance(saved["state_dict"], dict):
+            raise ValueError("it holds no epoch of a network")
+        return told
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise RunFolderError(
             f"{path} must be a checkpoint of a multi-task training, got a file that cannot be read "
             f"as one ({type(error).__name__}); remove the checkpoints in its folder to start "

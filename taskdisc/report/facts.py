@@ -1,6 +1,5 @@
 """What a run folder says about its run: frozen facts, from which the page is drawn."""
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,9 +20,11 @@ from taskdisc.discovery.folder import (
 )
 from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SCHEMA
-from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.errors import RunFolderError
 from taskdisc.folder import CONFIG, ENVIRONMENT
+from taskdisc.images import ImageSet
 from taskdisc.journal import read_journal
+from taskdisc.json_text import finite, read_json
 from taskdisc.labelings import best_different, evenly, from_hex, key, read_arrays
 
 MOST_POSITIVES, MOST_NEGATIVES = 60, 20
@@ -219,8 +220,8 @@ def read_facts(folder: Path) -> Facts:
         RunFolderError: no run folder, or one of its files is damaged.
     """
     settings = folder_settings(folder)
-    with _reading(folder / ENVIRONMENT):
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    with reading(folder / ENVIRONMENT):
+        environment = read_json(folder / ENVIRONMENT)
         n_images = int(environment["images"]["n"])
         content = str(environment["images"]["content"])
         command = [str(part) for part in environment["command"]]
@@ -229,15 +230,15 @@ def read_facts(folder: Path) -> Facts:
             for k, v in environment.items()
             if k not in ("schema", "made_by", "seed", "command")
         }
-    with _reading(folder / TRIALS):
+    with reading(folder / TRIALS):
         lines = read_journal(folder / TRIALS)
         trials = [
-            Trial(from_hex(line["labeling"], n_images), float(line["taskness"])) for line in lines
+            Trial(from_hex(line["labeling"], n_images), finite(line["taskness"])) for line in lines
         ]
-        search_s = sum(float(line["seconds"]) for line in lines)
-    with _reading(folder / EVIDENCE):
+        search_s = sum(finite(line["seconds"]) for line in lines)
+    with reading(folder / EVIDENCE):
         evidence = read_journal(folder / EVIDENCE)
-        confirm_s = sum(float(line["seconds"]) for line in evidence)
+        confirm_s = sum(finite(line["seconds"]) for line in evidence)
         n_done = sum(len(line["per_split"]) for line in evidence)
     confirm = settings.confirm
     facts = Facts(
@@ -287,8 +288,8 @@ def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Can
 def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
     """The facts of a finished run: its result, the evidence for it and the pictures."""
     folder = facts.folder
-    with _reading(folder / RESULT):
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    with reading(folder / RESULT):
+        result = read_json(folder / RESULT)
         if result["schema"] != SCHEMA:
             raise RunFolderError(
                 f"the `schema` of '{folder / RESULT}' must be {SCHEMA}, got {result['schema']!r}; "
@@ -296,33 +297,37 @@ def _with_result(facts: Facts, evidence: Sequence[Mapping[str, Any]]) -> Facts:
             )
         # The journal numbers the candidates in the order in which the search chose them.
         tasks = sorted(result["tasks"], key=lambda task: int(task["chosen"]))
-        threshold = float(result["threshold"])
-        seconds = {stage: float(result["seconds"][stage]) for stage in facts.seconds}
+        threshold = finite(result["threshold"])
+        seconds = {stage: finite(result["seconds"][stage]) for stage in facts.seconds}
         recovered = {
             target: Recovered(
                 tuple(map(str, row["classes"])), int(row["n_classes"]), int(row["n_by_candidates"])
             )
             for target, row in result["recovered"].items()
         }
-    with _reading(folder / EVIDENCE):
+    with reading(folder / EVIDENCE):
         lines = {(line["kind"], line["index"]): line for line in evidence}
         candidates = [
             _confirmed(task, lines["task", index], facts.n_images)
             for index, task in enumerate(tasks)
         ]
+        if any(not 0 <= candidate.trial < len(facts.seen) for candidate in candidates):
+            raise ValueError("a labeling is of a trial that is not there")
         random = tuple(
-            float(np.mean(lines["random", index]["per_split"]))
+            float(np.mean([finite(v) for v in lines["random", index]["per_split"]]))
             for index in range(result["random"]["n"])
         )
         n_splits = len(lines["random", 0]["per_split"])
     candidates.sort(key=lambda c: (not c.is_task, -_mean(c)))
     pictures: dict[int, np.ndarray] = {}
     if (folder / PICTURES).exists():  # all else can be shown without them
-        with _reading(folder / PICTURES):
+        with reading(folder / PICTURES):
             arrays = read_arrays(folder / PICTURES)
-            pictures = dict(
-                zip(arrays["positions"].tolist(), arrays["images"].astype(np.uint8), strict=True)
-            )
+            shown = ImageSet("run", arrays["images"], indices=arrays["positions"])
+            positions = shown.indices.tolist()
+            if not set(positions) <= set(range(facts.n_images)):
+                raise ValueError("pictures are not of images of the run")
+            pictures = dict(zip(positions, shown.images, strict=True))
     return replace(
         facts,
         candidates=tuple(replace(c, number=i) for i, c in enumerate(candidates, start=1)),
@@ -338,26 +343,31 @@ def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any], n_images: int) 
     if not np.isclose(confirmed["mean"], np.mean(line["per_split"])):
         raise ValueError("result and evidence are not of the same labeling")
     positives = [int(i) for i in task["positives"]]
+    if positives != sorted(set(positives)) or not 0 <= positives[0] <= positives[-1] < n_images:
+        raise ValueError("positives are not rising positions of images")
     labeling = np.zeros(n_images, dtype=np.uint8)
     labeling[positives] = 1
     return Candidate(
         number=0,
         trial=int(task["trial"]),
-        seen=float(task["seen"]),
+        seen=finite(task["seen"]),
         positives=tuple(positives),
         key=key(labeling),
-        known_classes=task["known_classes"],
-        match={target: _match(row) for target, row in task["match"].items()},
+        known_classes={
+            str(target): {str(name): int(count) for name, count in counts.items()}
+            for target, counts in task["known_classes"].items()
+        },
+        match={str(target): _match(row) for target, row in task["match"].items()},
         evidence=Evidence(
-            mean=float(confirmed["mean"]),
-            sem=float(confirmed["sem"]),
+            mean=finite(confirmed["mean"]),
+            sem=finite(confirmed["sem"]),
             n_splits=int(confirmed["n_splits"]),
-            p=float(confirmed["p"]),
-            p_adjusted=float(confirmed["p_adjusted"]),
+            p=finite(confirmed["p"]),
+            p_adjusted=finite(confirmed["p_adjusted"]),
             is_task=bool(task["is_task"]),
-            baseline=float(line["baseline"]),
-            training=tuple(map(float, line["training"])),
-            validation=tuple(map(float, line["validation"])),
+            baseline=finite(line["baseline"]),
+            training=tuple(map(finite, line["training"])),
+            validation=tuple(map(finite, line["validation"])),
         ),
     )
 
@@ -366,7 +376,7 @@ def _match(row: Mapping[str, Any]) -> ClassMatch:
     return {
         "class": str(row["class"]),
         "shared": int(row["shared"]),
-        "share": float(row["share"]),
+        "share": finite(row["share"]),
         "recovered": bool(row["recovered"]),
         "flipped": bool(row["flipped"]),
     }
@@ -390,11 +400,13 @@ def flat(values: Mapping[str, Any], path: str = "") -> tuple[tuple[str, str], ..
 
 
 @contextmanager
-def _reading(file: Path) -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
     """Whatever a damaged file makes of its reader becomes one sentence that names the file."""
     try:
         yield
-    except (OSError, LookupError, TypeError, ValueError, AttributeError, SettingError) as error:
+    except RunFolderError:
+        raise
+    except (OSError, LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
         raise RunFolderError(
             f"'{file}' must be as the search wrote it, but it is missing or was changed; restore "
             f"it, or run the search again: taskdisc search {file.parent / CONFIG}"

@@ -10,12 +10,12 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from taskdisc.discovery.folder import GALLERY
+from taskdisc.discovery.folder import GALLERY, RESULT, TRIALS
 from taskdisc.errors import RunFailedError
 from taskdisc.files import write_atomic
 from taskdisc.folder import REPORT
 from taskdisc.report import plots
-from taskdisc.report.facts import Candidate, Facts, read_facts
+from taskdisc.report.facts import Candidate, Facts, read_facts, reading
 from taskdisc.report.gallery import render_gallery
 from taskdisc.report.references import references_of
 from taskdisc.report.templates import source, templates
@@ -34,10 +34,13 @@ def write_report(folder: Path) -> Path:
         RunFailedError: the page cannot be written.
     """
     facts = read_facts(folder)
+    with reading(folder / (RESULT if facts.is_finished else TRIALS)):
+        gallery = render_gallery(facts) if facts.is_finished else None
+        page = render(facts)
     try:
-        if facts.is_finished:
-            write_atomic(folder / GALLERY, render_gallery(facts))
-        write_atomic(folder / REPORT, render(facts))
+        if gallery is not None:
+            write_atomic(folder / GALLERY, gallery)
+        write_atomic(folder / REPORT, page)
     except OSError as error:
         raise RunFailedError(
             f"the report must go to a folder that can be written, got '{folder}' "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from taskdisc.discovery.propagate import Propagated
-from taskdisc.images.contact_sheet import contact_sheet
+from taskdisc.images.contact_sheet import contact_sheet, shortened
 from taskdisc.labelings import evenly
 from taskdisc.taskness.propagation import reliability
 
@@ -50,7 +50,8 @@ def picture(propagated: Propagated) -> bytes:
         _images(left, propagated, task)
         sense = "" if row["sensible"] else "not "
         left.set_title(
-            f"{row['task']}: {sense}sensible, expected kappa {row['expected_kappa']:.3f} "
+            f"{shortened(row['task'])}: {sense}sensible, "
+            f"expected kappa {row['expected_kappa']:.3f} "
             f"(random labelings up to {row['limit']:.3f})",
             loc="left",
             fontsize=10,

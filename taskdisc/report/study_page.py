@@ -1,7 +1,6 @@
 """The page of a study: its reading, plots and table in one file that needs nothing else."""
 
 import base64
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskdisc.errors import RunFolderError
 from taskdisc.folder import CONFIG, ENVIRONMENT
+from taskdisc.json_text import read_json
 from taskdisc.report.facts import flat
 from taskdisc.report.plots import cell_text
 from taskdisc.report.templates import source, templates
@@ -51,7 +51,7 @@ def render_study(folder: Path, study: "FinishedStudy", pictures: Mapping[str, by
         RunFolderError: the folder does not say how the study was started.
     """
     try:
-        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = read_json(folder / ENVIRONMENT)
         command = shlex.join(["taskdisc", *map(str, environment.pop("command")[1:])])
         # All images of the source; which of them are drawn the settings say, and each cell may
         # draw others.

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskdisc.classifiers import TRAINED
+from taskdisc.classifiers import TRAINED, read_state
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import check_images, check_settings
 from taskdisc.images import ImageSet
@@ -136,11 +136,9 @@ def _load(file: Path, module: MultiTaskModule) -> None:
     says = check_checkpoint(file)["says"]
     try:
         check_says(says, module.says)
-        saved = torch.load(file, map_location="cpu", weights_only=True)["state_dict"]
-        start = TRAINED
-        module.network.load_state_dict(
-            {name.removeprefix(start): v for name, v in saved.items() if name.startswith(start)}
-        )
+        state = read_state(file, "the checkpoint must hold")
+        saved = {name.removeprefix(TRAINED): value for name, value in state.items()}
+        module.network.load_state_dict(saved)
     except (SettingError, RuntimeError, LookupError) as error:
         raise RunFolderError(
             f"'{file}' must hold the network that its folder and the settings of its comparison "

@@ -260,8 +260,11 @@ def rows_over_common(kind: type[Settings], values: Any) -> Any:
     rows = values.get("rows", kind.entries_of("rows")["rows"])
     if not isinstance(rows, dict):
         return values
+    given = values.get("common") or {}
+    if not isinstance(given, dict) or not isinstance(given.get("training", {}), dict):
+        return values  # which is refused for that
     default = kind.model_fields["common"].default.model_dump(mode="json")
-    common = _filled(values.get("common") or {}, default)
+    common = _filled(given, default)
     return {**values, "rows": {name: _filled(row, common) for name, row in rows.items()}}
 
 
@@ -280,7 +283,7 @@ def _filled(given: Any, below: Mapping[str, Any]) -> Any:
 
 
 def _method(method: Any) -> dict[str, Any]:
-    return {"name": method} if isinstance(method, str) else dict(method)
+    return {"name": method} if isinstance(method, str) else dict(method or {})
 
 
 class Work(NamedTuple):

@@ -7,14 +7,22 @@ import re
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from taskdisc.archives import one_line
 from taskdisc.cluster import pool_for
 from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
-from taskdisc.errors import RunFailedError, RunFolderError, SettingError, did_you_mean
+from taskdisc.errors import (
+    RunFailedError,
+    RunFolderError,
+    SettingError,
+    TaskdiscError,
+    did_you_mean,
+)
 from taskdisc.files import csv_text, write_atomic, write_npz
 from taskdisc.folder import (
     CONFIG,
@@ -26,6 +34,7 @@ from taskdisc.folder import (
     make_folder,
 )
 from taskdisc.journal import Journal, MemoryJournal, read_journal
+from taskdisc.json_text import finite
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES, command_of
@@ -362,8 +371,24 @@ def finished_study(path: Path) -> FinishedStudy:
             f"the study in '{path}' must be finished, got {len(records)} of {len(cells)} cells; "
             f"go on with: taskdisc {command_of(name).split()[0]} --resume {path}"
         )
-    seconds = sum(float(line.get("seconds", 0)) for line in lines)
-    return FinishedStudy(name, settings, row.answer(settings, records), len(cells), seconds)
+    with _reading_cells(path):
+        seconds = sum(finite(line.get("seconds", 0)) for line in lines)
+        return FinishedStudy(name, settings, row.answer(settings, records), len(cells), seconds)
+
+
+@contextmanager
+def _reading_cells(path: Path) -> Iterator[None]:
+    """Whatever damaged records make of an answer becomes one sentence; `--debug` shows more."""
+    try:
+        yield
+    except TaskdiscError:
+        raise
+    except (LookupError, TypeError, ArithmeticError, ValueError, AttributeError) as error:
+        raise RunFolderError(
+            f"'{path / CELLS}' must hold the records of its cells as they were measured, but they "
+            f"make no answer ({type(error).__name__}: {one_line(error)}); it was damaged: start a "
+            "new run in another folder."
+        ) from error
 
 
 def progress_of(path: Path) -> tuple[int, int, Settings]:
@@ -387,7 +412,10 @@ def write_study(path: Path) -> Answer:
     from taskdisc.report.study_page import render_study
 
     done = finished_study(path)
-    pictures = {f"{name}.png": _png(plot.figure) for name, plot in done.answer.plots.items()}
+    with _reading_cells(path):
+        plots = done.answer.plots.items()
+        pictures = {f"{name}.png": _png(plot.figure) for name, plot in plots}
+        page = render_study(path, done, pictures)
     try:
         for name, picture in pictures.items():
             write_atomic(path / name, picture)
@@ -400,7 +428,7 @@ def write_study(path: Path) -> Answer:
             write_atomic(path / SUMMARY, _markdown(done.answer.summary))
         for name, lines in done.answer.more.items():
             write_atomic(path / f"{name}.md", _markdown(lines))
-        write_atomic(path / REPORT, render_study(path, done, pictures))
+        write_atomic(path / REPORT, page)
         # Last, because its presence is what makes a study finished.
         write_atomic(path / TABLE, csv_text(done.answer.table))
     except OSError as error:

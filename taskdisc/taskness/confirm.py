@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from taskdisc.cluster import pool_for
-from taskdisc.errors import SettingError
+from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.images import ImageSet, as_image_set
+from taskdisc.json_text import finite
 from taskdisc.labelings import check_labelings, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
@@ -202,7 +203,7 @@ class ConfirmPlan:
             progress: Advanced by the number of trainings that became known, of `n_trainings`.
         """
         told = progress or Progress()
-        lines = {(line["kind"], line["index"]): line for line in done}
+        lines = self._checked(done)
         for kind, labelings, n_splits, seed in self._parts():
             # Random labelings have splits of their own each: a seed in common would move all of
             # them, and with them the threshold, up or down together.
@@ -245,6 +246,36 @@ class ConfirmPlan:
             training=column("task", n_labelings, "training"),
             baseline=column("task", n_labelings, "baseline"),
         )
+
+    def _checked(self, done: Sequence[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+        """Recorded lines by kind and index.
+
+        Raises:
+            RunFolderError: one is not as `run` records it.
+        """
+        wanted = {kind: (len(rows), n_splits) for kind, rows, n_splits, _ in self._parts()}
+        lines, lengths = {}, set()
+        try:
+            for line in done:
+                kind, index = line["kind"], line["index"]
+                n_rows, n_splits = wanted[kind]
+                if type(index) is not int or not 0 <= index < n_rows:
+                    raise ValueError("it is of a labeling that is not there")
+                if len([finite(value) for value in line["per_split"]]) != n_splits:
+                    raise ValueError("it is of another number of splits")
+                finite(line["baseline"])
+                curves = [[finite(v) for v in line[name]] for name in ("training", "validation")]
+                lengths |= {(kind, len(curve)) for curve in curves}
+                lines[kind, index] = line
+            if len(lengths) > len({kind for kind, _ in lengths}):
+                raise ValueError("curves are of different lengths")
+        except (LookupError, TypeError, ValueError) as error:
+            raise RunFolderError(
+                "every line of the run folder's confirm.jsonl must be a measurement of one of its "
+                f"labelings, but one is not ({error}); the file was damaged or is another run's: "
+                "start a new run in another folder."
+            ) from error
+        return lines
 
     @property
     def n_trainings(self) -> int:

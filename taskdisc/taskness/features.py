@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from taskdisc.archives import map_array, one_line
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.files import absolute
 from taskdisc.images import ImageSet
 
 ROWS = "`closed_form.features` must be a .npy of numbers [n_rows, n_features]"
@@ -16,6 +18,9 @@ Describe = Callable[[np.ndarray], np.ndarray]
 N_FILTERS = 256
 FILTER_SIDE = 6
 """Height and width in pixels of the filters of `random`, on images of 32 x 32."""
+LARGEST = 1e37
+"""Of a feature; a difference of two has room in float32."""
+
 GRID = 3
 THRESHOLD = 1.0
 """In standard deviations of what a filter answers to noise."""
@@ -53,11 +58,12 @@ def features(name: str, image_set: ImageSet, device: str = "cpu") -> np.ndarray:
     row = KINDS[kind]
     found = row(argument, image_set, device)
     # Row by row, for no truth value of every entry needs to be kept.
-    finite = np.array([bool(np.isfinite(row).all()) for row in found])
+    finite = np.array([bool((np.abs(row) < LARGEST).all()) for row in found])
     if not finite.all():
         raise ImageSetError(
-            f"`closed_form.features` must be finite numbers, got NaN or infinity from '{name}' for "
-            f"image {int(finite.argmin())} of {len(found)}; leave the image out or mend its row."
+            f"`closed_form.features` must be finite numbers below {LARGEST:g} in size, got NaN, "
+            f"infinity or a larger one from '{name}' for image {int(finite.argmin())} of "
+            f"{len(found)}; leave the image out or mend its row."
         )
     if all(np.array_equal(row, found[0]) for row in found):
         raise ImageSetError(
@@ -78,10 +84,10 @@ def resolved(name: str) -> str:
     """
     kind, argument = _parsed(name)
     if kind == ".npy":
-        return str(Path(argument).expanduser().resolve())
+        return absolute("closed_form.features", argument)
     network, given, weights = argument.partition("=")
     if kind == "torchvision" and given:
-        return f"{kind}:{network}={Path(weights).expanduser().resolve()}"
+        return f"{kind}:{network}={absolute('closed_form.features', weights)}"
     return name
 
 
@@ -95,13 +101,12 @@ def read_array(path: str | Path, rule: str) -> np.ndarray:
         SettingError: a sentence that begins with `rule`, for no such file or another content.
     """
     try:
-        rows: np.ndarray = np.lib.format.open_memmap(path, mode="r")
+        rows = map_array(Path(path))
     except FileNotFoundError:
         raise SettingError(f"{rule}, got '{path}', which does not exist.") from None
-    except (ValueError, OSError, EOFError, SyntaxError) as error:
-        words = [*str(error).splitlines(), type(error).__name__][0]
+    except (ValueError, OSError) as error:
         raise SettingError(
-            f"{rule}, got '{path}', which cannot be read: {words.rstrip('.')}; "
+            f"{rule}, got '{path}', which cannot be read: {one_line(error)}; "
             "write it with numpy.save(path, array)."
         ) from error
     if rows.dtype.kind not in "fiub" or rows.ndim < 2 or 0 in rows.shape:

@@ -7,12 +7,12 @@ images are compared pair by pair and tens of thousands with a few hundred landma
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.files import absolute
 from taskdisc.images import ImageSet
 from taskdisc.taskness.features import embedding_rows, features, read_array
 
@@ -322,7 +322,7 @@ def resolved_kernel(name: str) -> str:
     parts = name.split("+")
     for i, part in enumerate(parts):
         if part.endswith(".npy"):
-            parts[i] = str(Path(part).expanduser().resolve())
+            parts[i] = absolute("closed_form.kernel", part)
         elif part not in KERNELS:
             raise SettingError(
                 "`closed_form.kernel` must be a known kernel, a matrix FILE.npy, or several "

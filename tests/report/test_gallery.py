@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Browser, visited
-from run_files import N_IMAGES, write_finished, write_unfinished
+from run_files import N_IMAGES, write_finished, write_lines, write_unfinished
 
 from taskdisc.discovery.export import export_tasks
 from taskdisc.errors import RunFolderError
@@ -316,6 +316,9 @@ def test_one_labeling_shows_all_its_images_bit_by_bit(browser: Browser, tmp_path
     environment = json.loads((folder / "environment.json").read_text())
     environment["images"]["n"] = 900
     (folder / "environment.json").write_text(json.dumps(environment))
+    lines = [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
+    longer = [{**line, "labeling": line["labeling"].ljust(2 * 113, "0")} for line in lines]
+    write_lines(folder / "trials.jsonl", longer)
     images = np.zeros((900, 8, 8, 3), np.uint8)
     np.savez(folder / "pictures.npz", positions=np.arange(900), images=images)
     visit(browser, folder, fragment="#labeling-1")
