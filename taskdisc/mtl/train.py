@@ -285,12 +285,13 @@ def features_of(
         where = "cuda" if device == "auto" and torch.cuda.is_available() else device
         where = "cpu" if where == "auto" else where
         frozen.to(where)
-        found = []
+        found = np.empty((len(images), *rest.shapes[0]), dtype=np.float32)
         for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
             pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
-            found.append(frozen_features(frozen, ((pixels - mean) / deviation).to(where)).cpu())
+            normalised = ((pixels - mean) / deviation).to(where)
+            found[positions] = frozen_features(frozen, normalised).cpu().numpy()
         _features.clear()
-        _features[key] = images, torch.cat(found).numpy()
+        _features[key] = images, found
     return _features[key][1]
 
 
