@@ -15,12 +15,11 @@ Found = TypeVar("Found")
 def in_own_process(
     work: Callable[Given, Found], *given: Given.args, **named: Given.kwargs
 ) -> Found:
-    """What a function of a module returns in a process that holds nothing but what it imports.
+    """What a function of a module returns in a fresh process, which holds nothing of this one.
 
-    It is forked from a server that has imported the module of the first such function.
+    Not a forked one, of which pages of libraries would count as grown when they are first used.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([work.__module__])
+    context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
         return process.submit(work, *given, **named).result()
 
