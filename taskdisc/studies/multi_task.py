@@ -591,6 +591,8 @@ STUDY = Study(
         "gain on": "Paired difference to the row of that name, over seeds: of the main task's "
         "metric, more being better, or without a main task Δm over that row, in %; in brackets its "
         "95 % interval.",
+        "gain on random": "The same difference to the row that has random auxiliary tasks and is "
+        "like it in all else, of rows for which there is one.",
         "mae, mse": "Of targets that were brought to mean 0 and s.d. 1 of the training images.",
     },
 )

@@ -310,6 +310,35 @@ def test_an_answer_says_which_rows_differ() -> None:
     assert {"rows", "plane", "epochs", "conflicts", "learned"} <= set(better.plots)
 
 
+def test_auxiliaries_are_held_against_random_ones_of_the_same_row() -> None:
+    settings = settings_of(
+        tasks={"a": {"kind": "classification", "of": "digit"}},
+        main="a",
+        single_tasks=False,
+        rows={
+            "none": {},
+            "random": {"aux": "random:2"},
+            "classes": {"aux": "classes:2"},
+            "random, pcgrad": {"aux": "random:2", "weighting": "pcgrad"},
+            "classes, pcgrad": {"aux": "classes:2", "weighting": "pcgrad"},
+            "classes, mgda": {"aux": "classes:2", "weighting": "mgda"},
+        },
+    )
+    accuracy = [0.5, 0.4, 0.6, 0.7, 0.6, 0.9]
+    found = [
+        record(name, seed, a=value)
+        for name, value in zip(settings.rows, accuracy, strict=True)
+        for seed in (0, 1)
+    ]
+    answer = answer_of(settings, found)
+    over = [line["gain on random"] for line in answer.table]
+    assert over[2] == pytest.approx(0.2) and over[4] == pytest.approx(-0.1)
+    assert [over[i] for i in (0, 1, 3, 5)] == [None] * 4  # without a control, or one themselves
+    assert "random auxiliaries, better in accuracy of a: 'classes' (+0.2000" in answer.reading
+    assert "random auxiliaries, worse in accuracy of a: 'classes, pcgrad' (-0.1" in answer.reading
+    assert "gain on random [95 %]" in answer.summary[0]
+
+
 def test_rows_are_compared_over_the_tasks_that_both_have() -> None:
     settings = settings_of(**TWO)
     few = [
