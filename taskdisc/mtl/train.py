@@ -323,11 +323,13 @@ def _in_batches(
     where = "cuda" if device == "auto" and torch.cuda.is_available() else device
     where = "cpu" if where == "auto" else where
     backbone.to(where)
-    found = []
+    # In place: batches that are joined at the end would take twice the memory.
+    found = np.empty((len(images), *backbone.shapes[-1]), dtype=np.float32)
     for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
         pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
-        found.append(frozen_features(backbone, ((pixels - mean) / deviation).to(where)).cpu())
-    return torch.cat(found).numpy()
+        normalised = ((pixels - mean) / deviation).to(where)
+        found[positions] = frozen_features(backbone, normalised).cpu().numpy()
+    return found
 
 
 def _backbone(row: RowSettings, shape: tuple[int, ...], seed: int) -> Backbone:
