@@ -128,7 +128,7 @@ def _settle_in(parent: int) -> None:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
 
-    # loky replaces a worker that has grown by 300 MB, taking that for a leak. Here it is the images,
+    # loky replaces a worker that has grown by 300 MB, taking that for a leak. Here it is images,
     # which the next worker would read again, after seconds of imports.
     from joblib.externals.loky import process_executor
 
