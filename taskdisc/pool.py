@@ -128,8 +128,8 @@ def _settle_in(parent: int) -> None:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
 
-    # loky replaces a worker that has grown by 300 MB, taking that for a leak; here it is the images,
-    # which the next worker would read again, after ten seconds of imports.
+    # loky replaces a worker that has grown by 300 MB, taking that for a leak; here it is the
+    # images, which the next worker would read again, after ten seconds of imports.
     from joblib.externals.loky import process_executor
 
     process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
