@@ -38,6 +38,15 @@ Changes = Annotated[
 Seed = Annotated[int | None, typer.Option(help="Seed of the run; images.seed draws the images.")]
 Jobs = Annotated[int, typer.Option(help="Workers; 0 is one per core or GPU. Same result for any.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:<index>.")]
+ClusterAt = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="ADDRESS",
+        help="A Dask scheduler, tcp://host:port, whose workers do the work instead; README, Many "
+        "machines.",
+    ),
+]
 Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]
 Download = Annotated[bool, typer.Option("--download", help="Fetch the images if missing.")]
 Out = Annotated[Path | None, typer.Option(help="Run folder; a new one in runs/.")]
@@ -86,18 +95,19 @@ def search(
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
+    cluster: ClusterAt = None,
     root: Root = None,
     download: Download = False,
     as_json: AsJson = False,
     show_settings: ShowSettings = False,
 ) -> None:
     """Search an image set for tasks and confirm them; without options, scikit-learn's digits."""
+    from taskdisc.cluster import pool_for
     from taskdisc.config import SearchSettings, dump_settings
     from taskdisc.discovery.folder import GALLERY, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
     from taskdisc.folder import check_images
-    from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
@@ -112,7 +122,7 @@ def search(
     if show_settings:
         print(dump_settings(_settings(SearchSettings, config, options, seed, root, download)))
         return
-    pool = Pool(jobs, device)
+    pool = pool_for(jobs, device, cluster)
     with progress_for() as progress:
         if resume is None:
             settings = _settings(SearchSettings, config, options, seed, root, download)
@@ -165,6 +175,7 @@ def score(
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
+    cluster: ClusterAt = None,
     root: Root = None,
     download: Download = False,
     with_evidence: Annotated[
@@ -191,7 +202,7 @@ def score(
                 "--agreement must stand without --confirm, which measures taskness; "
                 "give one at a time."
             )
-        _score_agreement(labels, settings, jobs, device, as_json)
+        _score_agreement(labels, settings, jobs, device, cluster, as_json)
         return
     labelings = read_labelings(labels)
     if with_evidence:
@@ -208,6 +219,7 @@ def score(
             seed=settings.seed,
             jobs=jobs,
             device=device,
+            cluster=cluster,
             progress=progress.advance,
         )
     rows: list[dict[str, Any]] = [
@@ -223,6 +235,7 @@ def score(
             seed=settings.seed,
             jobs=jobs,
             device=device,
+            cluster=cluster,
             progress=progress,
             **{**settings.confirm.model_dump(), "n_random": settings.n_random},
         )
@@ -265,6 +278,9 @@ def export(
     keep: Annotated[
         Path | None, typer.Option(help="What was kept in the gallery; without it, all tasks.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All labelings, those that proved to be no tasks too.")
+    ] = False,
     format: Annotated[
         str | None, typer.Option(help="npz, csv, parquet or torch; npz, or by the ending of --out.")
     ] = None,
@@ -278,7 +294,7 @@ def export(
 
     ending = format_of(out, format).ending
     file = Path(f"{folders[0].resolve().name}-tasks{ending}") if out is None else out
-    exported = export_tasks(folders, file, keep, format)
+    exported = export_tasks(folders, file, keep, format, every=every)
     n_tasks = sum(row.is_task for row in exported)
     print(f"labelings: {len(exported)}, confirmed as tasks: {n_tasks}")
     print(f"file: {file}")
@@ -310,6 +326,7 @@ def propagate(
     seed: Annotated[int, typer.Option(help="Of folds, networks and random labelings.")] = 0,
     jobs: Jobs = 0,
     device: Device = "auto",
+    cluster: ClusterAt = None,
     as_json: AsJson = False,
 ) -> None:
     """Predict the tasks of a run on all images of its source, and say whether that makes sense."""
@@ -338,6 +355,7 @@ def propagate(
             seed=seed,
             jobs=jobs,
             device=device,
+            cluster=cluster,
         )
     propagation.write_propagated(file, propagated, settings)
     drawn = file.with_suffix(".png")
@@ -456,6 +474,7 @@ def study(
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
+    cluster: ClusterAt = None,
     root: Root = None,
     download: Download = False,
     as_json: AsJson = False,
@@ -474,7 +493,7 @@ def study(
             f"use: taskdisc {STUDIES[name].command}"
         )
     given = (config, changes, seed, root, download)
-    _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
+    _run_study(name, given, out, resume, jobs, device, cluster, as_json, show_settings)
 
 
 @app.command()
@@ -499,6 +518,7 @@ def mtl(
     seed: Seed = None,
     jobs: Jobs = 0,
     device: Device = "auto",
+    cluster: ClusterAt = None,
     root: Root = None,
     download: Download = False,
     as_json: AsJson = False,
@@ -513,7 +533,7 @@ def mtl(
         added = with_auxiliaries(_settings(ComparisonSettings, *given), aux)
         given = (config, [*changes, *added], seed, root, download)
     name = None if resume is not None and not any(given) else "mtl"
-    _run_study(name, given, out, resume, jobs, device, as_json, show_settings)
+    _run_study(name, given, out, resume, jobs, device, cluster, as_json, show_settings)
 
 
 def _run_study(
@@ -523,13 +543,14 @@ def _run_study(
     resume: Path | None,
     jobs: int,
     device: str,
+    cluster: str | None,
     as_json: bool,
     show_settings: bool,
 ) -> None:
     """Start a study with the settings that were given, or go on with one."""
+    from taskdisc.cluster import pool_for
     from taskdisc.config import dump_settings
     from taskdisc.folder import REPORT, images_note
-    from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
     from taskdisc.studies.run import TABLE, new_study, open_study, run_study, study_named
@@ -539,7 +560,7 @@ def _run_study(
         if show_settings:
             print(dump_settings(_settings(kind, *given)))
             return
-    pool = Pool(jobs, device)
+    pool = pool_for(jobs, device, cluster)
     with progress_for() as progress:
         if resume is None:
             assert name is not None
@@ -643,6 +664,34 @@ def bench_score(
     benchmark.bench_score(rounds, jobs)
 
 
+@benches.command("cluster")
+def bench_cluster(
+    rounds: Annotated[int, typer.Option(help="Rounds of all sides in turn.", min=1)] = 3,
+    labelings: Annotated[int, typer.Option(help="Labelings of each round.", min=1)] = 12,
+    simulated: Annotated[
+        bool, typer.Option("--simulate", help="Also work out what many workers would bring.")
+    ] = False,
+) -> None:
+    """How much faster two workers of a Dask scheduler score than one, and what an item costs."""
+    from taskdisc import cluster_bench
+
+    costs = cluster_bench.bench_cluster(rounds, labelings)
+    if simulated:
+        cluster_bench.simulate(costs)
+
+
+@benches.command("scaling")
+def bench_scaling(
+    rounds: Annotated[int, typer.Option(help="Times that each size is run.", min=1)] = 3,
+) -> None:
+    """CPU time and peak memory against size, one thread; tables in Markdown."""
+    from taskdisc.scaling import MEASUREMENTS, costs, table
+
+    for measurement in MEASUREMENTS:
+        found = list(costs(measurement, rounds))
+        print(f"{measurement.title}, {rounds} rounds:\n\n{table(measurement, found)}\n")
+
+
 @benches.command("mtl")
 def bench_mtl(
     tasks: Annotated[str, typer.Option(help="Numbers of tasks, with commas between.")] = "2,8,32",
@@ -740,16 +789,18 @@ def _settings(
     return read_settings(kind, config, [*changes, *options], seed=seed)
 
 
-def _score_agreement(labels: Path, settings: Any, jobs: int, device: str, as_json: bool) -> None:
+def _score_agreement(
+    labels: Path, settings: Any, jobs: int, device: str, cluster: str | None, as_json: bool
+) -> None:
+    from taskdisc.cluster import pool_for
     from taskdisc.discovery.run import load_with_held_out
     from taskdisc.discovery.tasks import check_made_for
     from taskdisc.labelings import check_labelings, read_labelings
-    from taskdisc.pool import Pool
     from taskdisc.progress import progress_for
     from taskdisc.taskness.agreement import measure
     from taskdisc.taskness.confirm import check_positives
 
-    pool = Pool(jobs, device)
+    pool = pool_for(jobs, device, cluster)
     asked = settings.agreement
     labelings = read_labelings(labels)
     if asked.n_random:

@@ -20,6 +20,12 @@ R = TypeVar("R")
 class Pool:
     """Workers of one thread each; `jobs=1` works in this process.
 
+    Attributes:
+        jobs: Number of workers. No result depends on it.
+        local_jobs: How many of them share the memory of this machine.
+        devices: What they work on.
+        on_cpu: Whether that is a CPU, which decides how much is trained at once.
+
     Args:
         jobs: Number of workers; 0 stands for one per core, or one per GPU.
         device: `auto` (a GPU where there is one), `cpu`, `cuda` (all GPUs) or `cuda:<index>`.
@@ -31,9 +37,10 @@ class Pool:
     def __init__(self, jobs: int = 0, device: str = "auto") -> None:
         if jobs < 0:
             raise SettingError(f"`jobs` must be 0 (one per core) or more, got {jobs}.")
-        self.devices = _devices(device)
-        on_cpu = self.devices == ["cpu"]
-        self.jobs = jobs or (_cores() if on_cpu else len(self.devices))
+        self.devices = devices_of(device)
+        self.on_cpu = self.devices == ["cpu"]
+        self.jobs = jobs or (_cores() if self.on_cpu else len(self.devices))
+        self.local_jobs = self.jobs
 
     def map(
         self, work: Callable[[T, str], R], items: Iterable[T], *, ordered: bool = True
@@ -46,7 +53,7 @@ class Pool:
         numbered = enumerate(items)
         if self.jobs == 1:
             for number, item in numbered:
-                with _one_thread():
+                with one_thread():
                     result = work(item, self._device(number))
                 yield result
             return
@@ -108,7 +115,7 @@ def stopped_status() -> int:
 
 def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:
     _settle_in(os.getppid())
-    with _one_thread():
+    with one_thread():
         return work(item, device)
 
 
@@ -121,6 +128,12 @@ def _settle_in(parent: int) -> None:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
 
+    # loky replaces a worker that has grown by 300 MB, taking that for a leak; here it is the images,
+    # which the next worker would read again, after ten seconds of imports.
+    from joblib.externals.loky import process_executor
+
+    process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")
+
     def watch() -> None:
         # A parent that is killed cannot stop its workers, and each holds the memory of torch.
         while os.getppid() == parent:
@@ -131,7 +144,7 @@ def _settle_in(parent: int) -> None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread for torch and numpy: sums then have one order, whatever the machine."""
     import torch
     from threadpoolctl import threadpool_limits
@@ -145,7 +158,12 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _devices(device: str) -> list[str]:
+def devices_of(device: str) -> list[str]:
+    """The devices of this machine that a setting stands for, at least one.
+
+    Raises:
+        SettingError: it is none of them, or not available here.
+    """
     import torch
 
     kind, _, index = device.partition(":")

@@ -11,6 +11,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import pytest
 
+from taskdisc.files import write_npz
 from taskdisc.images import ImageSet, load_images, select
 
 
@@ -43,3 +44,19 @@ def digits() -> ImageSet:
 def class_labeling() -> np.ndarray:
     """The labeling at 1:4 whose positives are the first digit of `digits`."""
     return (np.arange(50) < 10).astype(np.uint8)
+
+
+@pytest.fixture
+def benefit_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Works where the tasks are that configs/mtl/benefit.yaml and probe.yaml name: in each file a
+    stand-in, one task on four images, for settings to be read."""
+    arrays = {
+        "labelings": np.array([[1, 0, 0, 1]], dtype=np.uint8),
+        "indices": np.arange(4),
+        "hashes": np.array(["0" * 16] * 4),
+        **{name: np.ones(1) for name in ("taskness", "sem", "p_adjusted")},
+    }
+    (tmp_path / "runs").mkdir()
+    for name in ("pixels", "random", "tangent"):
+        write_npz(tmp_path / "runs" / f"benefit-{name}.npz", arrays)
+    monkeypatch.chdir(tmp_path)

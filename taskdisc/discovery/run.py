@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.cluster import pool_for
 from taskdisc.config import AgreementSettings, ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
 from taskdisc.discovery.loop import Clock, Trial, TrialLog, run_trials
@@ -41,6 +42,7 @@ def search(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> SearchResult:
@@ -53,6 +55,7 @@ def search(
         seed: Decides proposals, splits, initialisations and random labelings.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Told what is going on.
         **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `warm_start`, `scorer`,
             `closed_form` (`kernel`, `features`, `ridge`, `rank`), `train_share`, `protocol`,
@@ -68,7 +71,7 @@ def search(
     return run_search(
         image_set,
         settings_from(SearchSettings, given),
-        Pool(jobs, device),
+        pool_for(jobs, device, cluster),
         progress=progress or Progress(),
     )
 

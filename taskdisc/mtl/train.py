@@ -51,7 +51,7 @@ class Trained:
         test: Of each task by name, its loss and all metrics of its kind on the test images, at the
             chosen epoch.
         blind: The same of the constant prediction that fits the training labels best.
-        epoch: The epoch, from 1, that was best on the validation images, of equals the first.
+        epoch: The chosen epoch, from 1: of equally good ones the first.
         history: One record per epoch; see `MultiTaskModule`.
         shown: What the network has learned about its tasks.
         n_parameters: How many are trained and reached by a task.
@@ -87,7 +87,7 @@ def train(
     A training that was interrupted goes on from the last epoch in `folder`, to the same result.
     The chosen epoch has the highest score: the main task's validation metric, or without a main
     task the mean over tasks, each as `score_of` gives it. An epoch without a score, as its metric
-    is no number, counts below all others.
+    is no number, counts below all others. With `training.epoch` at `last` it is the last one.
 
     Several devices each take `training.batch` images per step, of which gradients are averaged.
     Each is a process of its own, started anew, so a script that asks for them needs
@@ -138,7 +138,7 @@ def train(
     return Trained(
         module.tested,
         {task.name: blind(task, split.train, split.test) for task in tasks},
-        best_epoch(history),
+        len(history) if row.training.epoch == "last" else best_epoch(history),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for n, p in module.network.named_parameters() if module.reached.get(n)),
@@ -193,7 +193,7 @@ class _Saving(Checkpoint):
         assert isinstance(pl_module, MultiTaskModule)
         history = pl_module.history
         # The last one last: without it, the epoch is trained and saved once more.
-        if best_epoch(history) == len(history):
+        if pl_module.training_settings.epoch == "last" or best_epoch(history) == len(history):
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:
@@ -286,17 +286,48 @@ def features_of(
     changed = weights.stat().st_mtime_ns if weights.is_file() else 0
     key = json.dumps([row.backbone.model_dump(), changed, normalisation], sort_keys=True)
     if key not in _features or _features[key][0] is not images:
-        mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
-        where = "cuda" if device == "auto" and torch.cuda.is_available() else device
-        where = "cpu" if where == "auto" else where
-        frozen.to(where)
-        found = []
-        for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
-            pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
-            found.append(frozen_features(frozen, ((pixels - mean) / deviation).to(where)).cpu())
         _features.clear()
-        _features[key] = images, torch.cat(found).numpy()
+        _features[key] = images, _in_batches(frozen, images, normalisation, device)
     return _features[key][1]
+
+
+def backbone_features(
+    images: np.ndarray, train: np.ndarray, row: RowSettings, seed: int, device: str
+) -> np.ndarray:
+    """What the last stage of a backbone gives for all images, float32 [n_images, n_features].
+
+    With the weights that the row names, or else with those that a training of it from this seed
+    begins with.
+
+    Args:
+        images: uint8 [n_images, H, W, 3].
+        train: Positions of the training images, to whose moments all are brought.
+        row: Of which the backbone counts.
+        seed: Of the initial weights.
+        device: As of `train`.
+
+    Raises:
+        SettingError: a setting of the backbone breaks its rule, or its weights are of another.
+    """
+    backbone = _backbone(row, (3, *images.shape[1:3]), seed).eval()
+    return _in_batches(backbone, images, _normalisation(backbone, images, train), device)
+
+
+def _in_batches(
+    backbone: Backbone,
+    images: np.ndarray,
+    normalisation: tuple[list[float], list[float]],
+    device: str,
+) -> np.ndarray:
+    mean, deviation = (torch.tensor(v)[:, None, None] for v in normalisation)
+    where = "cuda" if device == "auto" and torch.cuda.is_available() else device
+    where = "cpu" if where == "auto" else where
+    backbone.to(where)
+    found = []
+    for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
+        pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
+        found.append(frozen_features(backbone, ((pixels - mean) / deviation).to(where)).cpu())
+    return torch.cat(found).numpy()
 
 
 def _backbone(row: RowSettings, shape: tuple[int, ...], seed: int) -> Backbone:

@@ -114,10 +114,20 @@ def _line(rows: Rows, name: str) -> dict[str, Any]:
         line |= {"Δm [%]": finite(gain), "Δm s.e.": finite(gain_sem)}
     difference = rows.differences[name]
     low, high = interval(difference)
-    return line | {
+    line |= {
         f"gain on {rows.reference}": finite(mean_and_sem(difference)[0]),
         "from": finite(low),
         "to": finite(high),
+    }
+    if rows.over_random:
+        over = rows.over_random.get(name, np.array([np.nan]))
+        low, high = interval(over)
+        line |= {
+            "gain on random": finite(mean_and_sem(over)[0]),
+            "from (random)": finite(low),
+            "to (random)": finite(high),
+        }
+    return line | {
         "n_compared": int(np.isfinite(difference).sum()),
         "epoch": float(np.mean([record["epoch"] for record in records])),
         "parameters": sum(record["parameters"] for record in records) // n_seeds,
@@ -137,9 +147,12 @@ def _short(rows: Rows, name: str, line: Mapping[str, Any], places: int) -> dict[
     said = None
     if line and name != rows.reference:
         said = with_interval(rows.differences[name], places)
+    short[f"gain on {rows.reference}: {rows.compared} [95 %]"] = said
+    if rows.over_random:
+        over = rows.over_random.get(name)
+        short["gain on random [95 %]"] = None if over is None else with_interval(over, places)
     return {
         **short,
-        f"gain on {rows.reference}: {rows.compared} [95 %]": said,
         "epoch": f"{line['epoch']:.0f}" if line else None,
         "parameters": line.get("parameters"),
         "seconds": f"{line['seconds']:.1f}" if line else None,
@@ -194,24 +207,12 @@ def _reading(rows: Rows, main: str | None) -> str:
     if main is not None:
         mean = plus_minus(rows.values[reference][:, rows.tasks.index(main)])
         sentences.append(f"{rows.compared} of '{reference}' is {mean}.")
-    better, worse, same = [], [], []
-    for name in others:
-        difference = rows.differences[name]
-        if not difference.any():
-            same.append(f"'{name}'")
-            continue
-        low, high = interval(difference)
-        mean = f"{float(mean_and_sem(difference)[0]):+.{places}f}"
-        said = f"'{name}' ({mean}, {low:+.{places}f} to {high:+.{places}f})"
-        if low > 0:
-            better.append(said)
-        elif high < 0:
-            worse.append(said)
-    for word, said_of in (("better", better), ("worse", worse)):
-        if said_of:
-            sentences.append(
-                f"Paired with '{reference}', {word} in {rows.compared}: {', '.join(said_of)}."
-            )
+    differences = {name: rows.differences[name] for name in others}
+    better, worse, same = _told_apart(differences, places)
+    sentences += _paired(f"'{reference}'", rows.compared, better, worse)
+    if rows.over_random:
+        apart_from_random = _told_apart(rows.over_random, places)[:2]
+        sentences += _paired("the same with random auxiliaries", rows.compared, *apart_from_random)
     if same:
         sentences.append(f"The same in every seed as '{reference}': {', '.join(same)}.")
     n_open = len(others) - len(better) - len(worse) - len(same)
@@ -254,6 +255,33 @@ def _reading(rows: Rows, main: str | None) -> str:
         else "A single seed has no spread: no row can be told from another by it."
     )
     return " ".join(sentences)
+
+
+def _told_apart(
+    differences: Mapping[str, np.ndarray], places: int
+) -> tuple[list[str], list[str], list[str]]:
+    """The rows whose 95 % interval is above 0, below it, and those without any difference."""
+    better, worse, same = [], [], []
+    for name, difference in differences.items():
+        if not difference.any():
+            same.append(f"'{name}'")
+            continue
+        low, high = interval(difference)
+        mean = f"{float(mean_and_sem(difference)[0]):+.{places}f}"
+        said = f"'{name}' ({mean}, {low:+.{places}f} to {high:+.{places}f})"
+        if low > 0:
+            better.append(said)
+        elif high < 0:
+            worse.append(said)
+    return better, worse, same
+
+
+def _paired(other: str, compared: str, better: list[str], worse: list[str]) -> list[str]:
+    return [
+        f"Paired with {other}, {word} in {compared}: {', '.join(said)}."
+        for word, said in (("better", better), ("worse", worse))
+        if said
+    ]
 
 
 def _texts(rows: Rows) -> dict[str, str]:

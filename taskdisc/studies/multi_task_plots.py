@@ -41,12 +41,17 @@ def _draw_rows(rows: Rows) -> Plot:
     names = [name for name in rows.names if name not in left_out][::-1]
     reference = rows.reference
     height = 1.2 + 0.3 * len(names)
-    figure, grid = figure_of(1 + len(rows.tasks), width=3.2, height=height, columns=4)
+    nothing: np.ndarray = np.empty(0)
     panels = [(f"gain on {reference}: {rows.compared}", rows.differences)]
+    if rows.over_random:
+        over = {name: rows.over_random.get(name, nothing) for name in names}
+        panels.append((f"gain on random: {rows.compared}", over))
+    n_differences = len(panels)
     panels += [
         (f"{task}: {rows.metrics[task]}", {n: rows.values[n][:, i] for n in names})
         for i, task in enumerate(rows.tasks)
     ]
+    figure, grid = figure_of(len(panels), width=3.2, height=height, columns=4)
     for panel, (axes, (title, values)) in enumerate(zip(grid, panels, strict=True)):
         for place, name in enumerate(names):
             given = values[name][np.isfinite(values[name])]
@@ -61,7 +66,7 @@ def _draw_rows(rows: Rows) -> Plot:
         axes.set_ylim(-0.7, len(names) - 0.3)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=8)
-        if panel == 0:
+        if panel < n_differences:
             axes.axvline(0, color="black", linewidth=0.8)
         axes.set_yticks(range(len(names)), names if panel % 4 == 0 else [""] * len(names))
     more = " Of the weights by hand those with the best validation score." if left_out else ""

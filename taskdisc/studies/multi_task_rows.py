@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from taskdisc.mtl.auxiliaries import RANDOM, named
 from taskdisc.mtl.kinds import higher_is_better
 from taskdisc.studies.estimates import mean_and_sem
 from taskdisc.studies.study import Record
@@ -43,6 +44,21 @@ def single_rows(settings: "ComparisonSettings") -> dict[str, str]:
     return found
 
 
+def controls_of(settings: "ComparisonSettings") -> dict[str, str]:
+    """For each row with auxiliary tasks the one that differs from it in random ones alone."""
+    alike: dict[str, str] = {}
+    rest = {}
+    for name, row in settings.every_row.items():
+        if not row.aux:
+            continue
+        key = row.model_copy(update={"aux": "", "aux_tasks": None}).model_dump_json()
+        if named(row.aux).kind == RANDOM:
+            alike.setdefault(key, name)
+        else:
+            rest[name] = key
+    return {name: alike[key] for name, key in rest.items() if key in alike}
+
+
 class Rows:
     """The records of a comparison, by row: metrics per seed and task, and gains.
 
@@ -59,6 +75,8 @@ class Rows:
         differences: To the reference row, [n_seeds] by row, more being better: of the main task's
             metric, or Δm in % where there is no main task.
         compared: What the differences are of.
+        over_random: The same differences to the row with random auxiliary tasks in place of its
+            own, of rows that have such a control.
     """
 
     def __init__(self, settings: "ComparisonSettings", records: Sequence[Record]) -> None:
@@ -92,18 +110,22 @@ class Rows:
         }
         single_of = single_rows(settings) if self.singles else {}
         self.gains = {name: self.delta_m(name, single) for name, single in single_of.items()}
-        if settings.main is None:
-            self.compared = "Δm [%]"
-            self.differences = {name: self.delta_m(name, self.reference) for name in self.names}
-        else:
-            metric = self.metrics[settings.main]
-            self.compared = f"{metric} of {settings.main}"
-            sign = 1 if higher_is_better(metric) else -1
-            column = self.tasks.index(settings.main)
-            before = self.values[self.reference][:, column]
-            self.differences = {
-                name: sign * (self.values[name][:, column] - before) for name in self.names
-            }
+        self._main = settings.main
+        self.compared = "Δm [%]"
+        if settings.main is not None:
+            self.compared = f"{self.metrics[settings.main]} of {settings.main}"
+        self.differences = {name: self.difference(name, self.reference) for name in self.names}
+        self.over_random = {
+            name: self.difference(name, control) for name, control in controls_of(settings).items()
+        }
+
+    def difference(self, name: str, other: str) -> np.ndarray:
+        """By how much a row is better than another one, [n_seeds]; see `differences`."""
+        if self._main is None:
+            return self.delta_m(name, other)
+        sign = 1 if higher_is_better(self.metrics[self._main]) else -1
+        column = self.tasks.index(self._main)
+        return np.asarray(sign * (self.values[name][:, column] - self.values[other][:, column]))
 
     def _of(self, records: Sequence[Record], part: str, task: str, metric: str) -> np.ndarray:
         """A metric of a task in some records, [n_seeds]; NaN where it was not trained."""

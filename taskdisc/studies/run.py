@@ -2,6 +2,7 @@
 
 import io
 import json
+import platform
 import re
 import tempfile
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from taskdisc.archives import one_line
+from taskdisc.cluster import pool_for
 from taskdisc.config import Settings, read_settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import (
@@ -82,6 +84,7 @@ def study(
     *,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
     **settings: Any,
 ) -> Answer:
@@ -91,6 +94,7 @@ def study(
         name: A key of `STUDIES`, which `taskdisc study` lists.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Told what is going on.
         **settings: Of the study; its defaults are small and on digits.
 
@@ -102,7 +106,7 @@ def study(
     row = study_named(name)
     chosen = settings_from(row.settings, settings)
     row.check(chosen)
-    records = measure_cells(name, chosen, Pool(jobs, device), progress or Progress())
+    records = measure_cells(name, chosen, pool_for(jobs, device, cluster), progress or Progress())
     return row.answer(chosen, records)
 
 
@@ -295,6 +299,12 @@ def _spread(missing: list[_Work], pool: Pool) -> Iterator[tuple[int, Record, flo
 
 
 def _in_worker(work: _Work, device: str) -> tuple[int, Record, float]:
+    if work.folder is not None and not work.folder.is_dir():
+        raise RunFolderError(
+            f"the run folder must be on a file system that all workers share, got '{work.folder}', "
+            f"which is not there on {platform.node()}; start the workers where it is, or --out in "
+            "a folder that they share."
+        )
     return _measured(work, Pool(1, device), Progress())
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.cluster import pool_for
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.labelings import check_labelings, key, random_labelings
@@ -131,6 +132,7 @@ def agreement(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Agreement:
     """Agreement score of labelings by training pairs of LeNets on the whole image set.
@@ -150,6 +152,7 @@ def agreement(
         seed: Decides initialisations and random labelings, whatever the number of jobs.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Called with the number of labelings that were just done, of
             n_labelings + n_random.
 
@@ -162,7 +165,7 @@ def agreement(
         as_image_set(images),
         labelings,
         as_image_set(held_out),
-        Pool(jobs, device),
+        pool_for(jobs, device, cluster),
         n_pairs=n_pairs,
         n_steps=n_steps,
         n_random=n_random,
@@ -211,7 +214,7 @@ def measure(
         random = random_labelings(n_random, len(image_set), n_pos, rng)
         labelings = np.concatenate([labelings, random])
     content = (image_set.content_hash(), held_out.content_hash())
-    group = max(1, (POPULATION if pool.devices == ["cpu"] else GPU_POPULATION) // (2 * n_pairs))
+    group = max(1, (POPULATION if pool.on_cpu else GPU_POPULATION) // (2 * n_pairs))
     work = [
         _Work(
             np.asarray(image_set.images),
@@ -288,8 +291,8 @@ _laid_out_of_worker: dict[tuple[tuple[str, str], str], Any] = {}
 
 def _laid_out(work: _Work, device: str) -> Any:
     """The patches of the image set and of the held-out images: laid out once per worker."""
+    from taskdisc.taskness.convolutions import lay_out
     from taskdisc.taskness.lenet import standardised
-    from taskdisc.taskness.population import lay_out
 
     name = (work.content, device)
     if name not in _laid_out_of_worker:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.cluster import pool_for
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.json_text import finite
@@ -88,6 +89,7 @@ def confirm(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Progress | None = None,
 ) -> Confirmation:
     """Score labelings on splits and initialisations of their own, and random labelings beside them.
@@ -107,6 +109,7 @@ def confirm(
             `score` or `search` use with the same seed.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Told what is going on.
 
     Raises:
@@ -132,7 +135,7 @@ def confirm(
     )
     told = progress or Progress()
     told.start("confirm", plan.n_trainings, "trainings")
-    confirmation = plan.run(Pool(jobs, device), progress=told)
+    confirmation = plan.run(pool_for(jobs, device, cluster), progress=told)
     told.finish()
     return confirmation
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from taskdisc.cluster import pool_for
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.labelings import check_labelings, key, random_labelings
-from taskdisc.pool import Pool
 from taskdisc.taskness.agreement import Agreement, default_steps
 from taskdisc.taskness.confirm import t_task
 from taskdisc.taskness.protocol import SPLITTERS, Protocol, n_repeats, validation_masks
@@ -142,6 +142,7 @@ def propagate(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Propagation:
     """Predict labelings of some images on others, with calibrated confidence and abstentions.
@@ -183,6 +184,7 @@ def propagate(
         seed: Decides folds, initialisations and random labelings, whatever the number of jobs.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Called with the number of labelings that were just done, of `n_trained`.
 
     Raises:
@@ -206,7 +208,7 @@ def propagate(
         )
     if not 0 <= abstain < 1:
         raise SettingError(f"`abstain` must be at least 0 and below 1, got {abstain:g}.")
-    pool = Pool(jobs, device)
+    pool = pool_for(jobs, device, cluster)
     image_set, other_set = as_image_set(images).resized(SIDE), as_image_set(others).resized(SIDE)
     labelings = check_labelings(labelings, len(image_set))
     _check_both_labels(labelings)
@@ -218,7 +220,7 @@ def propagate(
     check_memory(len(image_set) + _BATCH, pool)
     random = _random(labelings, n_random, seed)
     everything = np.concatenate([labelings, *random.values()])
-    on_cpu = pool.devices == ["cpu"]
+    on_cpu = pool.on_cpu
     group = _TOGETHER if on_cpu else max(1, GPU_POPULATION // n_members)
     work = _Work(
         np.asarray(image_set.images),
@@ -426,14 +428,9 @@ def _train_group(work: _Work, device: str) -> list[tuple[np.ndarray, np.ndarray]
     """
     import torch
 
+    from taskdisc.taskness.convolutions import Patches, lay_out
     from taskdisc.taskness.lenet import initial_parameters, standardised
-    from taskdisc.taskness.population import (
-        Patches,
-        fit_early,
-        laid_out,
-        lay_out,
-        positive_probability,
-    )
+    from taskdisc.taskness.population import fit_early, laid_out, positive_probability
 
     n_members, n_images = work.n_members, len(work.images)
     drawn = [_members(labeling, n_members, work.seed) for labeling in work.labelings]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from taskdisc.cluster import pool_for
 from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.labelings import check_labelings, key
@@ -22,7 +23,7 @@ from taskdisc.taskness.protocol import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from taskdisc.taskness.population import Patches
+    from taskdisc.taskness.convolutions import Patches
 
 POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""
@@ -78,6 +79,7 @@ def score(
     seed: int = 0,
     jobs: int = 0,
     device: str = "auto",
+    cluster: str | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
     """Taskness of labelings by training LeNets on them.
@@ -90,6 +92,7 @@ def score(
             number of jobs.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
+        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
         progress: Called with the number of labelings that were just scored.
 
     Raises:
@@ -100,7 +103,9 @@ def score(
     if seed < 0:
         raise SettingError(f"`seed` must be 0 or more, got {seed}.")
     labelings = check_labelings(labelings, len(image_set))
-    scorer = TrainedScorer(image_set, protocol_from(protocol), seed, Pool(jobs, device))
+    scorer = TrainedScorer(
+        image_set, protocol_from(protocol), seed, pool_for(jobs, device, cluster)
+    )
     parts = []
     for part in scorer.score(labelings):
         parts.append(part)
@@ -139,7 +144,7 @@ class TrainedScorer:
     @property
     def group(self) -> int:
         """Labelings scored together: fill one population. The same for any number of jobs."""
-        population = POPULATION if self._pool.devices == ["cpu"] else GPU_POPULATION
+        population = POPULATION if self._pool.on_cpu else GPU_POPULATION
         return max(1, population // self._protocol.n_splits)
 
     def score(self, labelings: np.ndarray) -> Iterator[Scores]:
@@ -203,9 +208,9 @@ def check_memory(n_images: int, pool: Pool) -> None:
     Raises:
         ImageSetError: they do not, where each CPU worker lays them out for itself.
     """
-    if pool.devices == ["cpu"]:
-        what = f"laying {n_images} images out for {pool.jobs} workers"
-        check_fits(n_images * BYTES_PER_IMAGE * pool.jobs, what)
+    if pool.on_cpu:
+        what = f"laying {n_images} images out for {pool.local_jobs} workers"
+        check_fits(n_images * BYTES_PER_IMAGE * pool.local_jobs, what)
 
 
 def check_fits(needed: int, what: str) -> None:

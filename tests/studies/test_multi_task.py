@@ -65,6 +65,7 @@ OTHERS = tuple(name for name, row in STUDIES.items() if not row.command)
 COMPARISONS = [path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(OTHERS)]
 
 
+@pytest.mark.usefixtures("benefit_tasks")
 @pytest.mark.parametrize("path", sorted(COMPARISONS), ids=lambda path: path.stem)
 def test_every_file_of_settings_can_be_compared(path: Path) -> None:
     assert path.read_text().startswith("# ")
@@ -269,6 +270,35 @@ def test_an_answer_says_which_rows_differ() -> None:
     assert {"rows", "plane", "epochs", "conflicts", "learned"} <= set(better.plots)
 
 
+def test_auxiliaries_are_held_against_random_ones_of_the_same_row() -> None:
+    settings = settings_of(
+        tasks={"a": {"kind": "classification", "of": "digit"}},
+        main="a",
+        single_tasks=False,
+        rows={
+            "none": {},
+            "random": {"aux": "random:2"},
+            "classes": {"aux": "classes:2"},
+            "random, pcgrad": {"aux": "random:2", "weighting": "pcgrad"},
+            "classes, pcgrad": {"aux": "classes:2", "weighting": "pcgrad"},
+            "classes, mgda": {"aux": "classes:2", "weighting": "mgda"},
+        },
+    )
+    accuracy = [0.5, 0.4, 0.6, 0.7, 0.6, 0.9]
+    found = [
+        record(name, seed, a=value)
+        for name, value in zip(settings.rows, accuracy, strict=True)
+        for seed in (0, 1)
+    ]
+    answer = answer_of(settings, found)
+    over = [line["gain on random"] for line in answer.table]
+    assert over[2] == pytest.approx(0.2) and over[4] == pytest.approx(-0.1)
+    assert [over[i] for i in (0, 1, 3, 5)] == [None] * 4  # without a control, or one themselves
+    assert "random auxiliaries, better in accuracy of a: 'classes' (+0.2000" in answer.reading
+    assert "random auxiliaries, worse in accuracy of a: 'classes, pcgrad' (-0.1" in answer.reading
+    assert "gain on random [95 %]" in answer.summary[0]
+
+
 def test_rows_are_compared_over_the_tasks_that_both_have() -> None:
     settings = settings_of(**TWO)
     few = [
@@ -434,6 +464,17 @@ def test_without_auxiliaries_is_without_those_of_the_rows() -> None:
     found = changed(settings, "classes:2")
     assert found.every_row["a, no auxiliaries"].aux == ""
     assert found.every_row["a, classes 2"].aux == "classes:2"
+
+
+def test_auxiliaries_may_be_one_task_of_a_weight() -> None:
+    row = {"aux": "random:3", "aux_joined": True, "aux_weight": 5, "aux_tasks": ["random 3"]}
+    settings = settings_of(
+        **{**SMALL, "main": "digit", "rows": {"a": row, "b": {"aux": "random:3"}}}
+    )
+    a, b = (work_of(settings, {"row": name, "seed": 0}).tasks for name in "ab")
+    assert [task.name for task in a[len(a) - 1 :]] == ["auxiliaries"] and a[-1].weight == 5
+    np.testing.assert_array_equal(a[-1].labels, b[-1].labels)
+    assert len(a) == len(b) - 2 and {task.weight for task in b} == {1}
 
 
 def test_auxiliaries_for_every_row_are_named_once() -> None:
