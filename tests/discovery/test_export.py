@@ -73,6 +73,18 @@ def test_all_tasks_go_out_best_first(tmp_path: Path, images: ImageSet) -> None:
     check_made_for(tmp_path / "out.npz", images)
 
 
+def test_every_labeling_goes_out_where_that_is_asked_for(tmp_path: Path, images: ImageSet) -> None:
+    result = finished(tmp_path / "run", images, means=[0.02, 0.01, 0.03])  # no task at all
+    with pytest.raises(SettingError, match="at least one task .* write them all the same by --all"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz")
+    exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz", every=True)
+    assert [row.is_task for row in exported] == [False] * 3
+    assert np.array_equal(load_tasks(tmp_path / "out.npz").labelings, result.labelings)
+    keep = keep_file(tmp_path / "keep.json", result, [(0, "", True)])
+    with pytest.raises(SettingError, match="--keep must be left out where --all is given"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep, every=True)
+
+
 def test_what_was_kept_goes_out_in_its_order_with_its_names(
     tmp_path: Path, images: ImageSet
 ) -> None:
