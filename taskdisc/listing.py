@@ -6,7 +6,7 @@ from typing import Any
 from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_result
 from taskdisc.errors import SettingError, TaskdiscError
 from taskdisc.folder import CONFIG, SEARCH, made_by, started
-from taskdisc.journal import read_journal
+from taskdisc.journal import lines_of
 from taskdisc.lock import holder
 
 NOTHING = "–"
@@ -70,7 +70,7 @@ def _of_search(path: Path) -> dict[str, Any]:
         "ratio": f"1:{settings.ratio}",
         "proposer": settings.proposer,
         "seed": settings.seed,
-        "done": f"{len(read_journal(path / TRIALS))}/{settings.budget}",
+        "done": f"{sum(1 for _ in lines_of(path / TRIALS))}/{settings.budget}",
         "state": "unfinished",
     }
     if (path / RESULT).is_file():

@@ -42,24 +42,25 @@ DIGITS = ["--set=images.source=digits"]
 SEARCH = [
     *("search", *DIGITS, "--set=budget=60", "--set=batch=10", "--set=scorer=two-stage"),
     *("--set=proposer=TwoPointsDE", "--set=train_share=0.2", "--tasks=2"),
-    "--set=protocol={n_steps: 10, n_splits: 5}",
+    *("--set=images.per_class=4", "--set=closed_form.kernel=linear"),
+    "--set=protocol={n_steps: 8, n_splits: 2}",
     "--set=confirm={n_splits: 5, n_random: 40, random_splits: 1}",
 ]
 STUDY = [
-    *("study", "noise", "--set=n_sets=8", "--set=n_images=20"),
-    "--set=search={tasks: 1, budget: 5, protocol: {n_steps: 20, n_splits: 5},"
-    " confirm: {n_splits: 5, n_random: 40, random_splits: 1}}",
+    *("study", "noise", "--set=n_sets=8", "--set=n_images=10"),
+    "--set=search={tasks: 1, budget: 5, protocol: {n_steps: 8}, closed_form: {kernel: linear},"
+    " confirm: {n_splits: 2, n_random: 20, random_splits: 1}}",
 ]
 MTL = [
-    *("mtl", *DIGITS, "--set=images.n_images=300", "--seeds=2", "--set=single_tasks=false"),
+    *("mtl", *DIGITS, "--set=images.n_images=120", "--seeds=2", "--set=single_tasks=false"),
     "--set=tasks={digit: {kind: classification, of: digit},"
     " odd: {kind: binary, of: digit, positives: [1, 3, 5, 7, 9]}}",
     "--set=rows={equal: {}, pcgrad: {weighting: pcgrad}}",
-    "--set=common={backbone: lenet, training: {epochs: 4, batch: 50}}",
+    "--set=common={backbone: lenet, training: {epochs: 4, batch: 30}}",
 ]
 COMMANDS = {"search": SEARCH, "study": STUDY, "mtl": MTL}
 
-WITH_WORKERS = 0.15
+WITH_WORKERS = 0.05
 """Share of the sittings of two workers; the others take one, which is the process itself."""
 
 PART = 0.6
