@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install search test lint bench
+.PHONY: install search test lint bench torture
 
 install: $(READY)
 
@@ -28,3 +28,7 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/taskdisc bench
+
+# Kills searches, studies and comparisons at random moments and resumes them; 20 minutes on two cores.
+torture: $(READY)
+	@PYTHONPATH=. $(BIN)/python tests/torture.py $(TORTURE)

@@ -167,9 +167,7 @@ def stopped_status() -> int:
     return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
 
 
-def _in_worker(
-    work: Callable[[Any, str], R], number: int, item: Any, device: str
-) -> tuple[int, R]:
+def _in_worker(work: Callable[[Any, str], R], number: int, item: Any, device: str) -> tuple[int, R]:
     _settle_in(os.getppid())
     with _one_thread():
         return number, work(item, device)
