@@ -1,4 +1,4 @@
-# Every target sets the project up in .venv first, once per change of pyproject.toml.
+# Every target sets the project up in .venv first, once per change of what it names.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -7,7 +7,7 @@ READY := .venv/.ready
 
 install: $(READY)
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml taskdisc/taskness/_convolutions.c
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "taskdisc needs Python 3.11 or newer; name one with: make PYTHON=python3.12" >&2; exit 1; }
 	@echo "setting up .venv (several GB, a few minutes, once)"

@@ -54,12 +54,39 @@ def bench_score(rounds: int, jobs: int) -> None:
         for name, times in seconds.items():
             rates = sorted(N_LABELINGS / t for t in times)
             median = statistics.median(rates)
-            print(f"  {name}: {median:.2f} labelings/s (from {rates[0]:.2f} to {rates[-1]:.2f})")
+            speed = median * gigaflop(protocol, len(images))
+            print(
+                f"  {name}: {median:.2f} labelings/s (from {rates[0]:.2f} to {rates[-1]:.2f}), "
+                f"{speed:.0f} GFLOP/s"
+            )
         ratios = sorted(
             b / a for a, b in zip(seconds["population"], seconds["plain pool"], strict=True)
         )
         median = statistics.median(ratios)
         print(f"ratio {median:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+
+
+def gigaflop(protocol: Protocol, n_images: int) -> float:
+    """10⁹ floating-point operations that scoring one labeling takes a plain network.
+
+    Two for each product of a weight: forward for all images, and backward for those of the train
+    split twice, but once in the first layer, whose input needs no gradient. What takes no product
+    is left out, and so are the baselines.
+    """
+    from taskdisc.taskness.lenet import SHAPES
+
+    positions = {"conv1.weight": 28 * 28, "conv2.weight": 10 * 10}
+    products = {
+        name: int(np.prod(shape)) * positions.get(name, 1)
+        for name, shape in SHAPES.items()
+        if name.endswith("weight")
+    }
+    forward = sum(products.values())
+    backward = 2 * forward - products["conv1.weight"]
+    n_used = protocol.images(n_images)
+    n_train = n_used - n_used / protocol.n_folds
+    per_step = 2 * (n_used * forward + n_train * backward)
+    return protocol.n_splits * protocol.steps(n_images) * per_step / 1e9
 
 
 def _plain_pool(

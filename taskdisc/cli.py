@@ -264,6 +264,9 @@ def export(
     keep: Annotated[
         Path | None, typer.Option(help="What was kept in the gallery; without it, all tasks.")
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All labelings, those that proved to be no tasks too.")
+    ] = False,
     format: Annotated[
         str | None, typer.Option(help="npz, csv, parquet or torch; npz, or by the ending of --out.")
     ] = None,
@@ -277,7 +280,7 @@ def export(
 
     ending = format_of(out, format).ending
     file = Path(f"{folders[0].resolve().name}-tasks{ending}") if out is None else out
-    exported = export_tasks(folders, file, keep, format)
+    exported = export_tasks(folders, file, keep, format, every=every)
     n_tasks = sum(row.is_task for row in exported)
     print(f"labelings: {len(exported)}, confirmed as tasks: {n_tasks}")
     print(f"file: {file}")
@@ -640,6 +643,18 @@ def bench_score(
     from taskdisc import benchmark
 
     benchmark.bench_score(rounds, jobs)
+
+
+@benches.command("scaling")
+def bench_scaling(
+    rounds: Annotated[int, typer.Option(help="Times that each size is run.", min=1)] = 3,
+) -> None:
+    """CPU time and peak memory against size, one thread; tables in Markdown."""
+    from taskdisc.scaling import MEASUREMENTS, costs, table
+
+    for measurement in MEASUREMENTS:
+        found = list(costs(measurement, rounds))
+        print(f"{measurement.title}, {rounds} rounds:\n\n{table(measurement, found)}\n")
 
 
 @benches.command("mtl")

@@ -50,7 +50,12 @@ class Exported:
 
 
 def export_tasks(
-    folders: Sequence[Path], out: Path, keep: Path | None = None, format: str | None = None
+    folders: Sequence[Path],
+    out: Path,
+    keep: Path | None = None,
+    format: str | None = None,
+    *,
+    every: bool = False,
 ) -> list[Exported]:
     """Write labelings of finished runs to one file, which `load_tasks` reads.
 
@@ -62,6 +67,7 @@ def export_tasks(
         keep: Decisions that the gallery saved: exactly what was kept, in their order and with
             their names. Without it, all tasks, in the order of the runs, best first.
         format: A key of `FORMATS`, which must agree with the ending.
+        every: All labelings that were confirmed, whether that made them tasks or not.
 
     Returns:
         What was written.
@@ -71,6 +77,10 @@ def export_tasks(
         RunFolderError: a run that has not finished or is damaged, or runs over different images.
     """
     format_of(out, format)  # before anything is read
+    if every and keep is not None:
+        raise SettingError(
+            f"--keep must be left out where --all is given, got '{keep}': it says what is kept."
+        )
     first = load_tasks(folders[0])
     content = images_content(folders[0])
     for other in folders[1:]:
@@ -81,7 +91,7 @@ def export_tasks(
                 f"'{folders[0]}'; export them one by one."
             )
     found = [row for folder in folders for row in _candidates(folder, len(folders) > 1)]
-    chosen = [row for row in found if row.is_task] if keep is None else found
+    chosen = found if every or keep is not None else [row for row in found if row.is_task]
     rows = {row.key: row for row in reversed(chosen)}  # the first of equals stays
     order = list(dict.fromkeys(row.key for row in chosen))
     names = {} if keep is None else read_keep(keep, content, set(rows))
@@ -91,8 +101,8 @@ def export_tasks(
     ]
     if not exported:
         raise SettingError(
-            "the runs must hold at least one task to be exported, got none; keep labelings in the "
-            "gallery all the same and give its file by --keep."
+            "the runs must hold at least one task to be exported, got none; write them all the "
+            "same by --all, or keep some in the gallery and give its file by --keep."
         )
     write_tasks(
         out,

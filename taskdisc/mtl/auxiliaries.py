@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,6 +20,9 @@ RANDOM, CLASSES = "random", "classes"
 
 CONTENT = "#"
 """Between the path of tasks and a hash of what they are."""
+
+JOINED = "auxiliaries"
+"""The name of several auxiliary tasks that are trained as one."""
 
 FORMS = (
     "a run folder or file of tasks, random:NUMBER, random:RUN for the labelings of a run shuffled "
@@ -147,6 +151,14 @@ def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> 
         _task(name, labeling, split, rng if given.kind == RANDOM and given.path else None)
         for name, labeling in zip(names_of(aux), labelings, strict=True)
     ]
+
+
+def joined(tasks: "Sequence[Task]") -> "Task":
+    """Binary tasks as one task of several labels, whose loss is the mean of theirs."""
+    from taskdisc.mtl.tasks import Task
+
+    labels = np.concatenate([task.labels for task in tasks], axis=1)
+    return Task(JOINED, "multi-label", labels, len(tasks))
 
 
 def _task(

@@ -41,6 +41,8 @@ class TaskSettings(Settings):
     metric: str = ""  # by which it is compared; its kind's first by default
     also: tuple[str, ...] = ()  # other metrics that tables show beside it, or its loss
     labelled: int | None = Field(None, ge=1)  # training images that keep their label; all
+    # Validation images that do; where few are labelled in training, as few in proportion.
+    labelled_validation: int | None = Field(None, ge=0)
 
     @field_validator("of", "positives", "among", "also", mode="before")
     @classmethod
@@ -93,7 +95,12 @@ class TrainingSettings(Settings):
     optimizer: Literal["adam", "adamw", "sgd"] = "adam"  # sgd: with momentum 0.9
     lr: float = Field(1e-3, gt=0)
     head_lr: dict[str, Annotated[float, Field(gt=0)]] = Field({})  # times `lr`, of a head
+    decay: Literal["none", "cosine"] = "none"  # of `lr` from epoch to epoch, down to nearly 0
     weight_decay: float = Field(0.0, ge=0)
+    # Share of every batch that is images with a label of the main task, drawn over and over where
+    # they are few, so that all rows take as many steps. By default they are dealt out once.
+    main_share: float | None = Field(None, gt=0, le=1)
+    epoch: Literal["best", "last"] = "best"  # tested: the best one on validation, or the last one
     precision: Literal["32", "bf16-mixed", "16-mixed"] = "32"
     # How gradients of several tasks are had: all of them (jacobian), or only their inner products,
     # which holds them one layer at a time (gramian). auto: the first, unless it takes above 1 GiB.
@@ -111,6 +118,8 @@ class RowSettings(Settings):
     tasks: tuple[str, ...] | None = None  # which of the tasks; all by default
     aux: str = ""  # auxiliary tasks beside them: see `mtl.auxiliaries.FORMS`; none by default
     aux_tasks: tuple[str, ...] | None = None  # which of these; all by default
+    aux_joined: bool = False  # as one task of several labels, with one loss, their mean
+    aux_weight: float = Field(1.0, ge=0)  # of the loss of each, before any weighting
     training: TrainingSettings = TrainingSettings()
 
     @field_validator("tasks", "aux_tasks")

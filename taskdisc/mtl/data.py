@@ -64,7 +64,7 @@ def tasks_of(
     Args:
         images: With the targets that the tasks are of.
         settings: By the task's name.
-        split: Labels that a task does not keep are those of training images.
+        split: Labels that a task does not keep are those of training and validation images.
         seed: Of the draw of labels that are kept.
 
     Raises:
@@ -75,9 +75,16 @@ def tasks_of(
         labels, n_outputs = _labels(images, name, task, split.train)
         _check_varies(name, task, labels[split.train])
         made = Task(name, task.kind, labels, n_outputs, task.weight, task.metric)
-        if task.labelled is not None:
-            rng = np.random.default_rng([seed, number])
-            made = _with_labels(made, task.labelled, split.train, rng)
+        rng = np.random.default_rng([seed, number])
+        n_train, n_validation = task.labelled, task.labelled_validation
+        if n_train is not None:
+            if n_validation is None:
+                n_validation = _in_proportion(made, n_train, split)
+            made = _with_labels(made, "labelled", n_train, split.train, rng)
+            if task.kind == "regression":
+                made = _brought_again(made, split.train)
+        if n_validation is not None:
+            made = _with_labels(made, "labelled_validation", n_validation, split.validation, rng)
         found.append(made)
     return found
 
@@ -188,12 +195,21 @@ def _check_varies(name: str, task: TaskSettings, labels: np.ndarray) -> None:
             )
 
 
-def _with_labels(task: Task, n: int, train: np.ndarray, rng: np.random.Generator) -> Task:
-    """The task with labels on `n` training images, as even over classes as can be."""
-    labelled = train[task.known[train]]
+def _in_proportion(task: Task, n_train: int, split: Split) -> int:
+    """As many validation images to every training image as without a bound, one at least."""
+    train, validation = (int(task.known[part].sum()) for part in (split.train, split.validation))
+    return min(validation, max(1, round(n_train * validation / max(train, 1))))
+
+
+def _with_labels(
+    task: Task, setting: str, n: int, part: np.ndarray, rng: np.random.Generator
+) -> Task:
+    """The task with labels on `n` images of a part, as even over classes as can be."""
+    labelled = part[task.known[part]]
+    what = "training" if setting == "labelled" else "validation"
     if n > len(labelled):
         raise SettingError(
-            f"`labelled` of task '{task.name}' must be at most the {len(labelled)} training images "
+            f"`{setting}` of task '{task.name}' must be at most the {len(labelled)} {what} images "
             f"that have a label, got {n}."
         )
     order = rng.permutation(labelled)
@@ -208,12 +224,16 @@ def _with_labels(task: Task, n: int, train: np.ndarray, rng: np.random.Generator
             order = order[np.argsort(rank, kind="stable")]
     labels = task.labels.copy()
     labels[order[n:]] = -1 if labels.ndim == 1 else np.nan
-    if task.kind == "regression":
-        # Nothing of the labels that are hidden, not their mean either, is to be known.
-        kept = labels[order[:n]]
-        deviation = kept.std(axis=0)
-        labels = (labels - kept.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1)
     return replace(task, labels=labels)
+
+
+def _brought_again(task: Task, train: np.ndarray) -> Task:
+    """Targets of mean 0 and s.d. 1 of the labels that are left, for those that are hidden must not
+    show, in their mean neither."""
+    kept = task.labels[train[task.known[train]]]
+    deviation = kept.std(axis=0)
+    labels = (task.labels - kept.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1)
+    return replace(task, labels=labels.astype(np.float32))
 
 
 class Batches:
@@ -222,6 +242,11 @@ class Batches:
     Images that only some tasks know are dealt out evenly. Where a task has fewer labels than there
     are batches, some of its images come twice. Iterating gives positions int64 [n].
 
+    With a share for the main task there are as many batches as all positions would fill, whatever
+    the tasks know, so that trainings with other tasks take as many steps: that share of each is
+    images that the main task knows, the rest images that others know; both come over and over, all
+    once before any comes again.
+
     Args:
         positions: Of the images.
         tasks: Whose labels are dealt out.
@@ -229,6 +254,8 @@ class Batches:
         seed: Of the order; say the run's seed and the epoch.
         rank: Which of `world` devices gets these batches; each gets others.
         world: Number of devices.
+        main: Number of the main task, for a share.
+        main_share: Of each batch, that the main task has.
     """
 
     def __init__(
@@ -239,6 +266,8 @@ class Batches:
         seed: Sequence[int],
         rank: int = 0,
         world: int = 1,
+        main: int | None = None,
+        main_share: float | None = None,
     ) -> None:
         rng = np.random.default_rng(seed)
         n_batches = -(-len(positions) // batch)
@@ -246,6 +275,14 @@ class Batches:
         if n_batches > len(positions):  # not one image for each, but as many for each device
             n_batches -= world
         known = np.stack([task.known[positions] for task in tasks])
+        if main is not None and main_share is not None:
+            others = np.flatnonzero(known[np.arange(len(tasks)) != main].any(axis=0))
+            n_main = max(1, round(main_share * batch)) if len(others) else batch
+            dealt_main = _over_and_over(np.flatnonzero(known[main]), n_batches, n_main, rng)
+            dealt_others = _over_and_over(others, n_batches, batch - n_main, rng)
+            both = np.concatenate([dealt_main, dealt_others], axis=1)
+            self._batches = list(positions[both])[rank::world]
+            return
         rarest_first = np.argsort(known.sum(axis=1), kind="stable")
         # Images that belong to a rare task are dealt first, round by round, then the others.
         group = np.argmax(known[rarest_first], axis=0)
@@ -267,6 +304,18 @@ class Batches:
 
     def __iter__(self) -> Iterator[Tensor]:
         return map(torch.from_numpy, self._batches)
+
+
+def _over_and_over(
+    candidates: np.ndarray, n_batches: int, n: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Batches [n_batches, n] of candidates, all of them once before any comes again."""
+    if not len(candidates):
+        return np.empty((n_batches, 0), dtype=np.int64)
+    n_rounds = -(-n_batches * n // len(candidates))
+    rounds = [rng.permutation(candidates) for _ in range(n_rounds)]
+    dealt = np.concatenate([np.empty(0, dtype=np.int64), *rounds])
+    return dealt[: n_batches * n].reshape(n_batches, n)
 
 
 class InOrder:

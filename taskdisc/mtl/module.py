@@ -123,6 +123,8 @@ class MultiTaskModule(LightningModule):
                 )
 
     def _check_choice(self) -> None:
+        if self.training_settings.epoch == "last":
+            return
         choosing = range(len(self.tasks)) if self.main is None else [self.main]
         if all(math.isnan(self._constants[number]) for number in choosing):
             task = self.tasks[choosing[0]]
@@ -161,6 +163,7 @@ class MultiTaskModule(LightningModule):
             groups.append({"params": rest, "lr": lr})
         if trained := list(self.weighting.parameters()):
             groups.append({"params": trained, "lr": lr, "weight_decay": 0.0})
+        self._lrs: list[Any] = [group["lr"] for group in groups]
         kind, settings = OPTIMIZERS[self.training_settings.optimizer]
         return kind(groups, lr=lr, weight_decay=self.training_settings.weight_decay, **settings)
 
@@ -186,6 +189,8 @@ class MultiTaskModule(LightningModule):
             [self.seed, stream, self.current_epoch],
             self.trainer.global_rank,
             self.trainer.world_size,
+            self.main,
+            self.training_settings.main_share,
         )
 
     def transfer_batch_to_device(self, batch: Tensor, device: torch.device, index: int) -> Tensor:
@@ -231,6 +236,7 @@ class MultiTaskModule(LightningModule):
         # draw what an uninterrupted one does.
         derived = np.random.SeedSequence([self.seed, DRAWS, self.current_epoch]).generate_state(1)
         torch.manual_seed(int(derived[0]) + self.global_rank)
+        self._decay()
         active = self.schedule.active(self.current_epoch + 1)
         self.weighting.set_active(active)
         self._active = [int(number) for number in np.flatnonzero(active)]
@@ -249,6 +255,16 @@ class MultiTaskModule(LightningModule):
             self._second = iter(self._batches(self.split.train, SECOND))
         if self._needs is Needs.VALIDATION:
             self._ahead: Iterator[Tensor] = iter(())
+
+    def _decay(self) -> None:
+        """Learning rates of this epoch: by half a cosine, from the whole to what follows 0."""
+        if self.training_settings.decay == "none":
+            return
+        done = self.current_epoch / self.training_settings.epochs
+        optimizer = self.optimizers()
+        assert not isinstance(optimizer, list)
+        for group, lr in zip(optimizer.param_groups, self._lrs, strict=True):
+            group["lr"] = lr * (1 + math.cos(math.pi * done)) / 2
 
     def losses(self, outputs: Sequence[Tensor], labels: Sequence[Tensor]) -> Tensor:
         """The losses [n_active] of the active tasks, times their fixed weights.

@@ -52,7 +52,7 @@ class Trained:
         test: Of each task by name, its loss and all metrics of its kind on the test images, at the
             chosen epoch.
         blind: The same of the constant prediction that fits the training labels best.
-        epoch: The epoch, from 1, that was best on the validation images, of equals the first.
+        epoch: The chosen epoch, from 1: of equally good ones the first.
         history: One record per epoch; see `MultiTaskModule`.
         shown: What the network has learned about its tasks.
         n_parameters: How many are trained and reached by a task.
@@ -88,7 +88,7 @@ def train(
     A training that was interrupted goes on from the last epoch in `folder`, to the same result.
     The chosen epoch has the highest score: the main task's validation metric, or without a main
     task the mean over tasks, each as `score_of` gives it. An epoch without a score, as its metric
-    is no number, counts below all others.
+    is no number, counts below all others. With `training.epoch` at `last` it is the last one.
 
     Several devices each take `training.batch` images per step, of which gradients are averaged.
     Each is a process of its own, started anew, so a script that asks for them needs
@@ -139,7 +139,7 @@ def train(
     return Trained(
         module.tested,
         {task.name: blind(task, split.train, split.test) for task in tasks},
-        best_epoch(history),
+        len(history) if row.training.epoch == "last" else best_epoch(history),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for n, p in module.network.named_parameters() if module.reached.get(n)),
@@ -206,7 +206,7 @@ class _Saving(Checkpoint):
         assert isinstance(pl_module, MultiTaskModule)
         history = pl_module.history
         # The last one last: without it, the epoch is trained and saved once more.
-        if best_epoch(history) == len(history):
+        if pl_module.training_settings.epoch == "last" or best_epoch(history) == len(history):
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:

@@ -221,8 +221,9 @@ def predictions(
     """
     import torch
 
+    from taskdisc.taskness.convolutions import lay_out
     from taskdisc.taskness.lenet import initial_parameters, standardised
-    from taskdisc.taskness.population import fit, lay_out, positive_probability
+    from taskdisc.taskness.population import fit, positive_probability
 
     device = pool.devices[0]
     patches = lay_out(standardised(np.asarray(images.images)).to(device))

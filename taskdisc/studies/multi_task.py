@@ -327,7 +327,7 @@ def _auxiliaries(
     settings: ComparisonSettings, row: RowSettings, drawn: "Drawn", seed: int
 ) -> "list[Task]":
     """The auxiliary tasks of a row, drawn alike for all rows of a seed that have them."""
-    from taskdisc.mtl.auxiliaries import auxiliary_tasks
+    from taskdisc.mtl.auxiliaries import auxiliary_tasks, joined
 
     if row.aux not in drawn.auxiliaries:
         drawn.auxiliaries[row.aux] = auxiliary_tasks(row.aux, drawn.images, drawn.split, seed)
@@ -343,7 +343,10 @@ def _auxiliaries(
             raise SettingError(
                 f"`tasks` must have other names than auxiliary tasks, got {name!r}; rename it."
             )
-    return [every[name] for name in wanted]
+    found = [every[name] for name in wanted]
+    if row.aux_joined:
+        found = [joined(found)]
+    return [replace(task, weight=row.aux_weight) for task in found]
 
 
 def _numbered(architecture: Method, names: Sequence[str]) -> Method:
@@ -472,6 +475,8 @@ def cells(settings: ComparisonSettings) -> list[Cell]:
 def _n_auxiliaries(row: RowSettings) -> int:
     if not row.aux:
         return 0
+    if row.aux_joined:
+        return 1
     return len(aux_names(row.aux)) if row.aux_tasks is None else len(row.aux_tasks)
 
 
@@ -561,7 +566,8 @@ STUDY = Study(
         "same backbone and training that was trained on that task alone, from the same seed and "
         "split, in %; of r² in the share that it leaves unexplained. Maninis et al. 2019.",
         "chosen epoch": "The one with the best validation metric, of the main task or, without "
-        "one, in the mean over tasks. The test images are looked at once, at that epoch.",
+        "one, in the mean over tasks; the last one where `training.epoch` says so. The test images "
+        "are looked at once, at that epoch.",
         "conflict": "Two tasks conflict in a batch where the cosine of their gradients with "
         "respect to the shared parameters is negative.",
         "gain on": "Paired difference to the row of that name, over seeds: of the main task's "

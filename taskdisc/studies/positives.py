@@ -90,8 +90,8 @@ def measure(
     settings: PositivesSettings, cell: Cell, pool: Pool, progress: Progress
 ) -> dict[str, Any]:
     """Both read-outs and curves of one class against the rest, and of random labelings."""
+    from taskdisc.taskness.convolutions import lay_out
     from taskdisc.taskness.lenet import standardised
-    from taskdisc.taskness.population import lay_out
 
     n_pos, k, device = cell["n_positives"], cell["seed"], pool.devices[0]
     images, labeling = one_against_rest(

@@ -195,7 +195,7 @@ class _Scorer:
 
     def losses(self, inputs: "Tensor") -> np.ndarray:
         """Cross-entropy [nats] of every image under its label [n_steps + 1, n_models, n_images]."""
-        from taskdisc.taskness.population import lay_out
+        from taskdisc.taskness.convolutions import lay_out
 
         protocol = self._protocol
         parts = losses_of(lay_out(inputs), self._splits, self._n_steps, protocol.lr, self._device)

@@ -288,8 +288,8 @@ _laid_out_of_worker: dict[tuple[tuple[str, str], str], Any] = {}
 
 def _laid_out(work: _Work, device: str) -> Any:
     """The patches of the image set and of the held-out images: laid out once per worker."""
+    from taskdisc.taskness.convolutions import lay_out
     from taskdisc.taskness.lenet import standardised
-    from taskdisc.taskness.population import lay_out
 
     name = (work.content, device)
     if name not in _laid_out_of_worker:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from taskdisc.taskness.convolutions import Patches, lay_out
 from taskdisc.taskness.lenet import SIDE, initial_parameters
-from taskdisc.taskness.population import Patches, lay_out, train
+from taskdisc.taskness.population import train
 
 
 def informed(labeling: np.ndarray, validation: np.ndarray) -> np.ndarray:

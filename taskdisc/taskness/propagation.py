@@ -426,14 +426,9 @@ def _train_group(work: _Work, device: str) -> list[tuple[np.ndarray, np.ndarray]
     """
     import torch
 
+    from taskdisc.taskness.convolutions import Patches, lay_out
     from taskdisc.taskness.lenet import initial_parameters, standardised
-    from taskdisc.taskness.population import (
-        Patches,
-        fit_early,
-        laid_out,
-        lay_out,
-        positive_probability,
-    )
+    from taskdisc.taskness.population import fit_early, laid_out, positive_probability
 
     n_members, n_images = work.n_members, len(work.images)
     drawn = [_members(labeling, n_members, work.seed) for labeling in work.labelings]

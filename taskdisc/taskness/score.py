@@ -22,7 +22,7 @@ from taskdisc.taskness.protocol import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from taskdisc.taskness.population import Patches
+    from taskdisc.taskness.convolutions import Patches
 
 POPULATION = 5
 """Networks trained at once on a CPU; more do not fit the cache, fewer waste products."""

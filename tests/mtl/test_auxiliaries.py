@@ -4,14 +4,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from training import SPLIT, images
 
 from taskdisc.discovery.tasks import load_tasks
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import write_npz
 from taskdisc.labelings import random_labelings
-from taskdisc.mtl.auxiliaries import auxiliary_tasks, names_of, resolved
+from taskdisc.mtl.auxiliaries import auxiliary_tasks, joined, names_of, resolved
 from taskdisc.mtl.data import split_of
+from taskdisc.mtl.tasks import loss_of
 
 
 def test_random_labelings_are_half_yes_and_of_the_seed() -> None:
@@ -31,6 +33,23 @@ def test_test_images_are_not_labelled(aux: str) -> None:
         assert not task.known[SPLIT.test].any()
         assert task.known[SPLIT.train].all() and task.known[SPLIT.validation].all()
         assert task.kind == "binary"
+
+
+def test_joined_tasks_have_one_loss_the_mean_of_theirs() -> None:
+    several = auxiliary_tasks("random:3", images(), SPLIT, 0)
+    several[1].labels[SPLIT.train[:5]] = np.nan
+    one = joined(several)
+    outputs = torch.randn(120, 3, generator=torch.Generator().manual_seed(0))
+    some = torch.from_numpy(SPLIT.train[5:])
+    each = [
+        loss_of("binary", outputs[some, i : i + 1], torch.from_numpy(task.labels)[some])
+        for i, task in enumerate(several)
+    ]
+    labels = torch.from_numpy(one.labels)
+    torch.testing.assert_close(
+        loss_of("multi-label", outputs[some], labels[some]), torch.stack(each).mean()
+    )
+    assert one.n_outputs == 3 and not one.known[SPLIT.test].any()
 
 
 def test_halves_of_classes_are_half_of_the_classes_and_each_once() -> None:

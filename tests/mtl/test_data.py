@@ -76,8 +76,24 @@ def test_labels_that_are_kept_are_even_over_classes(images: ImageSet) -> None:
     assert known.sum() == 45
     counts = np.bincount(few.labels[split.train][known], minlength=10)
     assert set(counts) == {4, 5}
-    others = np.concatenate([split.validation, split.test])
-    assert np.array_equal(few.labels[others], whole.labels[others])
+    assert np.array_equal(few.labels[split.test], whole.labels[split.test])
+
+
+def test_few_labels_are_few_of_the_validation_images_too(images: ImageSet) -> None:
+    split = split_of(len(images), 0.2, 0.2, 0)  # as many validate as a third of those that train
+    task = {"kind": "classification", "of": "digit"}
+    bounds: list[tuple[dict[str, int], int, int]] = [
+        ({"labelled": 45}, 45, 15),
+        ({"labelled": 1}, 1, 1),
+        ({"labelled": 45, "labelled_validation": 0}, 45, 0),
+        ({"labelled": 45, "labelled_validation": 100}, 45, 100),
+        ({"labelled_validation": 20}, len(split.train), 20),
+    ]
+    for bound, n_train, n_validation in bounds:
+        (few,) = of(images, split, few={**task, **bound})
+        assert few.known[split.train].sum() == n_train
+        assert few.known[split.validation].sum() == n_validation
+        assert few.known[split.test].all()
 
 
 def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
@@ -86,6 +102,7 @@ def test_hidden_labels_of_a_regression_leave_no_trace(images: ImageSet) -> None:
     kept = few.labels[split.train][few.known[split.train]]
     assert len(kept) == 30
     assert kept.mean() == pytest.approx(0, abs=1e-5) and kept.std() == pytest.approx(1, abs=1e-5)
+    assert few.labels.dtype == np.float32
 
 
 def test_labels_may_be_of_some_classes_alone(images: ImageSet) -> None:
@@ -193,6 +210,30 @@ def test_rare_labels_are_dealt_out_evenly() -> None:
     known = np.random.default_rng(0).permutation(100) < 30
     batches = Batches(np.arange(100), [EVERY, partly(known)], 10, [0])
     assert {int(known[b.numpy()].sum()) for b in batches} == {3}
+
+
+MAIN = np.random.default_rng(1).permutation(100) < 12
+
+
+@pytest.mark.parametrize("others", [[], [EVERY], [partly(~MAIN)]])
+@pytest.mark.parametrize(("batch", "share"), [(20, 0.25), (7, 0.5), (40, 0.01), (10, 1.0)])
+def test_a_share_of_every_batch_is_of_the_main_task(
+    others: list[Task], batch: int, share: float
+) -> None:
+    tasks = [*others, partly(MAIN)]
+    batches = [
+        b.numpy()
+        for b in Batches(np.arange(100), tasks, batch, [0], main=len(others), main_share=share)
+    ]
+    assert len(batches) == -(-100 // batch)  # as many steps whatever the tasks know
+    n_main = max(1, round(share * batch)) if others else batch
+    for chosen in batches:
+        assert len(chosen) == batch and MAIN[chosen[:n_main]].all()
+    counts = np.bincount(np.concatenate([b[:n_main] for b in batches]), minlength=100)[MAIN]
+    assert np.ptp(counts) <= 1  # all once before any comes again
+    if others:
+        rest = np.concatenate([b[n_main:] for b in batches])
+        assert np.ptp(np.bincount(rest, minlength=100)[others[0].known]) <= 1
 
 
 @pytest.mark.parametrize("world", [2, 3])

@@ -112,6 +112,28 @@ def test_a_head_has_a_learning_rate_of_its_own() -> None:
     assert_close(made.network.state_dict(), plain.network.state_dict())
 
 
+def test_the_learning_rate_falls_by_half_a_cosine() -> None:
+    made = module(row({"epochs": 4, "lr": 0.01, "head_lr": {"parity": 10.0}, "decay": "cosine"}))
+    rates: list[list[float]] = []
+    made.on_train_batch_end = lambda *_: rates.append(  # type: ignore[method-assign]
+        [group["lr"] for group in cast(torch.optim.Optimizer, made.optimizers()).param_groups]
+    )
+    fit(made)
+    by_epoch = np.array(rates).reshape(4, -1, 4)
+    expected = np.array([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5]) * 0.01
+    np.testing.assert_allclose(by_epoch[:, :, 0], expected[:, None].repeat(2, 1))
+    np.testing.assert_allclose(by_epoch[:, :, 1], 10 * by_epoch[:, :, 0])
+
+
+def test_the_last_epoch_is_tested_where_that_is_asked_for(tmp_path: Path) -> None:
+    training = {"epochs": 3, "lr": 0.01, "epoch": "last"}
+    unseen = tasks(digit={"labelled": 30, "labelled_validation": 0})
+    found = run(tmp_path, row(training), unseen)  # no label says which epoch is best
+    assert found.epoch == 3 and [record["score"] for record in found.history] == [None] * 3
+    best, last = (torch.load(tmp_path / name, weights_only=True) for name in (BEST, LAST))
+    assert_close(best["state_dict"], last["state_dict"])
+
+
 def weighting_of(made: MultiTaskModule, rule: Callable[[Step], Update]) -> MultiTaskModule:
     """The module with another rule in place of its weighting."""
     made.weighting.full.update = rule

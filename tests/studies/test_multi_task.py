@@ -436,6 +436,17 @@ def test_without_auxiliaries_is_without_those_of_the_rows() -> None:
     assert found.every_row["a, classes 2"].aux == "classes:2"
 
 
+def test_auxiliaries_may_be_one_task_of_a_weight() -> None:
+    row = {"aux": "random:3", "aux_joined": True, "aux_weight": 5, "aux_tasks": ["random 3"]}
+    settings = settings_of(
+        **{**SMALL, "main": "digit", "rows": {"a": row, "b": {"aux": "random:3"}}}
+    )
+    a, b = (work_of(settings, {"row": name, "seed": 0}).tasks for name in "ab")
+    assert [task.name for task in a[len(a) - 1 :]] == ["auxiliaries"] and a[-1].weight == 5
+    np.testing.assert_array_equal(a[-1].labels, b[-1].labels)
+    assert len(a) == len(b) - 2 and {task.weight for task in b} == {1}
+
+
 def test_auxiliaries_for_every_row_are_named_once() -> None:
     settings = settings_of(**SMALL)
     with pytest.raises(SettingError, match="--aux must name different auxiliaries, got 'random 2'"):

@@ -15,8 +15,9 @@ from taskdisc.labelings import random_labelings
 from taskdisc.progress import Progress
 from taskdisc.taskness import agreement as module
 from taskdisc.taskness.agreement import Agreement, agreement, initialisations
+from taskdisc.taskness.convolutions import lay_out
 from taskdisc.taskness.lenet import LeNet, initial_parameters, standardised
-from taskdisc.taskness.population import fit, lay_out, positive_probability, train
+from taskdisc.taskness.population import fit, positive_probability, train
 
 SHORT: dict[str, Any] = {"n_pairs": 2, "n_steps": 15, "n_random": 2, "jobs": 1}
 

@@ -3,8 +3,9 @@ import pytest
 import torch
 
 from taskdisc.taskness.baselines import blind_curves, informed
+from taskdisc.taskness.convolutions import lay_out
 from taskdisc.taskness.lenet import initial_parameters
-from taskdisc.taskness.population import lay_out, train
+from taskdisc.taskness.population import train
 
 LABELING = (np.arange(50) < 10).astype(np.uint8)
 

@@ -12,8 +12,23 @@ from torch.nn.utils import vector_to_parameters
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from taskdisc.images import ImageSet
+from taskdisc.taskness import compiled
+from taskdisc.taskness.convolutions import lay_out
 from taskdisc.taskness.lenet import LeNet, initial_parameters, standardised
-from taskdisc.taskness.population import lay_out, train
+from taskdisc.taskness.population import _started, train
+
+
+def use(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the convolutions compiled or in PyTorch, whatever was built."""
+    if way == "compiled" and compiled.library() is None:
+        pytest.skip("the compiled convolutions were not built: there was no C compiler")
+    if way == "plain":
+        monkeypatch.setattr(compiled, "takes", lambda images: False)
+
+
+@pytest.fixture(params=["compiled", "plain"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(request.param, monkeypatch)
 
 
 def one_by_one(
@@ -92,10 +107,23 @@ def test_equals_autograd_on_one_image_and_one_network() -> None:
 
 # In float32 plain PyTorch itself is up to 3e-4 from float64 here: near-ties in pooling windows fall
 # the other way, and 100 steps enlarge that.
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 2e-3)])
+@pytest.mark.parametrize(
+    ("dtype", "way", "tolerance"),
+    [
+        (torch.float64, "plain", 1e-9),
+        (torch.float32, "plain", 2e-3),
+        (torch.float32, "compiled", 2e-3),
+    ],
+)
 def test_equals_autograd_on_classes_of_digits(
-    digits: ImageSet, class_labeling: np.ndarray, dtype: torch.dtype, tolerance: float
+    digits: ImageSet,
+    class_labeling: np.ndarray,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    way: str,
+    tolerance: float,
 ) -> None:
+    use(way, monkeypatch)
     chosen = slice(0, 50, 2)
     validation = torch.zeros(2, 25, dtype=dtype)
     validation[0, ::5] = validation[1, 2::5] = 1
@@ -128,6 +156,43 @@ def test_networks_together_equal_each_alone(
         assert torch.allclose(together[:, part], alone, rtol=0, atol=tolerance)
 
 
+def losses_and_gradients(
+    images: Tensor, given: tuple[Tensor, Tensor, Tensor], chunk: int
+) -> tuple[Tensor, Tensor]:
+    """Before the first step: [n_chunks, n_models, chunk] and [n_models, 61326]."""
+    flat, _, population = _started(lay_out(images, chunk), *given, 1e-3)
+    losses = images.new_empty(population.n_chunks, len(flat), chunk)
+    population.pass_over(losses, backward=True)
+    return losses, flat.grad
+
+
+@pytest.mark.parametrize("make", [noise, blocks, black_but_one_pixel])
+@pytest.mark.parametrize(("n_models", "chunk"), [(1, 7), (5, 3), (6, 4), (11, 1)])
+def test_compiled_equals_plain(
+    monkeypatch: pytest.MonkeyPatch, make: Any, n_models: int, chunk: int
+) -> None:
+    images, given = standardised(make(7)), problem(n_models, 7)
+    found = []
+    for name in ("compiled", "plain"):
+        with monkeypatch.context() as patched:
+            use(name, patched)
+            found.append(losses_and_gradients(images, given, chunk))
+    for compiled_one, plain_one in zip(*found, strict=True):
+        scale = plain_one.abs().max()
+        assert scale > 0
+        assert torch.allclose(compiled_one, plain_one, rtol=0, atol=1e-5 * float(scale))
+
+
+@pytest.mark.usefixtures("way")
+def test_a_network_that_diverged_has_no_finite_loss() -> None:
+    labelings, weights, parameters = problem(2, 4)
+    parameters[0, 0] = torch.nan
+    losses = train(lay_out(standardised(noise(4))), labelings, weights, parameters, n_steps=2)
+    assert losses[:, 0].isnan().all()
+    assert losses[:, 1].isfinite().all()
+
+
+@pytest.mark.usefixtures("way")
 def test_images_of_weight_0_do_not_matter_to_the_others() -> None:
     labelings, weights, parameters = problem(2, 8)
     weights[:, 5] = 0
@@ -140,6 +205,7 @@ def test_images_of_weight_0_do_not_matter_to_the_others() -> None:
     assert not torch.equal(losses[0][:, :, 5], losses[1][:, :, 5])
 
 
+@pytest.mark.usefixtures("way")
 def test_row_0_is_before_the_first_step_and_no_step_is_enough() -> None:
     patches = lay_out(standardised(noise(4)))
     labelings, weights, parameters = problem(2, 4)
@@ -148,6 +214,7 @@ def test_row_0_is_before_the_first_step_and_no_step_is_enough() -> None:
     assert torch.equal(short[0], long[0])
 
 
+@pytest.mark.usefixtures("way")
 def test_nothing_that_is_passed_in_changes() -> None:
     patches = lay_out(standardised(noise(4)))
     given = (patches.chunks, *problem(2, 4))
@@ -180,12 +247,14 @@ def operators(n_models: int, n_steps: int) -> Counter[str]:
     return counting.seen
 
 
+@pytest.mark.usefixtures("way")
 def test_the_operators_of_a_step_do_not_grow_with_the_networks() -> None:
     per_step = [operators(m, 4) - operators(m, 3) for m in (2, 8)]
     assert per_step[0].total() > 20
     assert per_step[0] == per_step[1]
 
 
+@pytest.mark.usefixtures("way")
 def test_no_step_waits_for_the_device() -> None:
     waiting = {"item", "_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "_to_copy"}
     step = operators(2, 4) - operators(2, 3)

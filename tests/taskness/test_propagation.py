@@ -9,8 +9,9 @@ from torch.nn.utils import vector_to_parameters
 from taskdisc.errors import SettingError
 from taskdisc.images import ImageSet, load_images
 from taskdisc.labelings import random_labelings
+from taskdisc.taskness.convolutions import lay_out
 from taskdisc.taskness.lenet import LeNet, initial_parameters, standardised
-from taskdisc.taskness.population import fit, fit_early, lay_out
+from taskdisc.taskness.population import fit, fit_early
 from taskdisc.taskness.propagation import (
     ABSTAINED,
     Propagation,

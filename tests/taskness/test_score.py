@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from taskdisc.benchmark import gigaflop
 from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings
@@ -269,3 +270,27 @@ def test_images_that_cannot_fit_are_refused(monkeypatch: pytest.MonkeyPatch) -> 
     check_scorable(10_000, Protocol(most_images=5), Pool(1, "cpu"))
     with pytest.raises(ImageSetError, match="laying 10000 images out for 1 workers"):
         check_scorable(10_000, Protocol(most_images=0), Pool(1, "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("free", "n_images", "expected"),
+    [
+        (32_000_000 * 10, 200, 10),  # 2 · 200 · 80 kB a network: half of the memory stays free
+        (32_000_000 * 10 - 1, 200, 9),
+        (1, 200, 1),
+        (10**12, 200, score_module.GPU_POPULATION),
+    ],
+)
+def test_a_gpu_trains_what_its_free_memory_holds(
+    monkeypatch: pytest.MonkeyPatch, free: int, n_images: int, expected: int
+) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**13))
+    assert score_module.population_size("cuda:0", n_images) == expected
+    assert score_module.population_size("cpu", n_images) == score_module.POPULATION
+
+
+def test_the_bench_counts_what_a_plain_network_computes() -> None:
+    one = Protocol(n_splits=1, n_steps=100)
+    # Products per image: 784 · 450 + 100 · 2400 + 58,248 forward, twice that but 784 · 450 back.
+    assert gigaflop(one, 50) == pytest.approx(14.1, abs=0.1)
+    assert gigaflop(Protocol(n_splits=10, n_steps=100), 50) == pytest.approx(10 * gigaflop(one, 50))
