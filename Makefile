@@ -29,6 +29,6 @@ lint: $(READY)
 bench: $(READY)
 	@$(BIN)/taskdisc bench
 
-# Kills searches, studies and comparisons at random moments and resumes them; 20 minutes on two cores.
+# Kills searches, studies and comparisons at random moments and resumes them; minutes on two free cores.
 torture: $(READY)
 	@PYTHONPATH=. $(BIN)/python tests/torture.py $(TORTURE)

@@ -83,7 +83,9 @@ def _space_and_scorer(proposer: str, n_trials: int) -> tuple[Any, Any]:
 
 def _journal_of(n_trials: int) -> Path:
     path = _new_path()
-    Journal(path).append(_line(number) for number in range(n_trials))
+    journal = Journal(path)
+    for start in range(0, n_trials, 1000):
+        journal.append(_line(number) for number in range(start, min(start + 1000, n_trials)))
     return path
 
 
