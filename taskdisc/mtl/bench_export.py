@@ -18,9 +18,9 @@ from taskdisc.config import ImagesSettings, SearchSettings, Settings
 from taskdisc.discovery.export import export_tasks
 from taskdisc.discovery.folder import RESULT, TASKS, new_folder
 from taskdisc.discovery.formats import FORMATS
-from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.tasks import load_tasks
+from taskdisc.discovery.trials import Trial
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, load_images
 from taskdisc.labelings import random_labelings

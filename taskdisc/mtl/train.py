@@ -1,5 +1,6 @@
 """Training one network on several tasks, from its settings to its result."""
 
+import io
 import json
 import logging
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import csv_text, write_atomic
@@ -173,6 +175,22 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
             f"as one ({type(error).__name__}); remove the checkpoints in its folder to start "
             "afresh."
         ) from error
+
+
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes it into the system's folder of temporary files, which may be on another disk:
+    then it is copied over the one before, and whoever is killed in doing so leaves half of it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(path), content.getvalue())
 
 
 class _Saving(Checkpoint):
@@ -391,6 +409,7 @@ def trainer_of(
         max_epochs=row.training.epochs,
         logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
         callbacks=[_Saving(folder)],
+        plugins=[_WholeFiles()],
         enable_progress_bar=progress,
         log_every_n_steps=10**9,  # records are per epoch
         reload_dataloaders_every_n_epochs=1,  # for each has an order of its own

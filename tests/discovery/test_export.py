@@ -11,9 +11,9 @@ from taskdisc import Tasks, load_tasks
 from taskdisc.cli import app
 from taskdisc.config import SearchSettings, dump_settings
 from taskdisc.discovery.export import export_tasks
-from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.tasks import check_made_for
+from taskdisc.discovery.trials import Trial
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import write_atomic, write_json, write_npz
 from taskdisc.images import ImageSet

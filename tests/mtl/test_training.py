@@ -5,6 +5,7 @@ import json
 import os
 import pickle
 import signal
+import tempfile
 import tracemalloc
 import weakref
 from collections import Counter
@@ -875,3 +876,13 @@ def test_epochs_leave_nothing_behind(
     assert counts[1] == counts[2]
     gc.collect()
     assert made() is None
+
+
+def test_checkpoints_are_written_beside_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Elsewhere may be another disk, from which they would be copied and not renamed.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    run(tmp_path / "run", row())
+    assert check_checkpoint(tmp_path / "run" / LAST)["history"]
+    assert not list((tmp_path / "run").glob(".*"))
