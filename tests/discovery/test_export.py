@@ -75,7 +75,9 @@ def test_all_tasks_go_out_best_first(tmp_path: Path, images: ImageSet) -> None:
 
 def test_every_labeling_goes_out_where_that_is_asked_for(tmp_path: Path, images: ImageSet) -> None:
     result = finished(tmp_path / "run", images, means=[0.02, 0.01, 0.03])  # no task at all
-    with pytest.raises(SettingError, match=r"at least one task .* write them all the same by --all"):
+    with pytest.raises(
+        SettingError, match=r"at least one task .* write them all the same by --all"
+    ):
         export_tasks([tmp_path / "run"], tmp_path / "out.npz")
     exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz", every=True)
     assert [row.is_task for row in exported] == [False] * 3
