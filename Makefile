@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install search test lint bench fuzz audit
+.PHONY: install search test lint bench torture fuzz audit
 
 install: $(READY)
 
@@ -28,6 +28,10 @@ lint: $(READY)
 
 bench: $(READY)
 	@$(BIN)/taskdisc bench
+
+# Kills searches, studies and comparisons at random moments and resumes them; minutes on two free cores.
+torture: $(READY)
+	@PYTHONPATH=. $(BIN)/python tests/torture.py $(TORTURE)
 
 # Broken files for every reader, 400 by Hypothesis for each beside the table: several minutes.
 fuzz: $(READY)

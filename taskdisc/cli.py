@@ -744,6 +744,38 @@ def bench_mtl(
         print(json.dumps(result, indent=2))
 
 
+@benches.command("export")
+def bench_export(
+    images: Annotated[int, typer.Option(help="Images of random pixels, an even number.")] = 50_000,
+    tasks: Annotated[int, typer.Option(help="Random labelings as tasks.")] = 64,
+    batch: Annotated[int, typer.Option(help="Images per step.")] = 64,
+    as_json: AsJson = False,
+) -> None:
+    """Time and memory of exporting tasks, loading them and training on them."""
+    from taskdisc.config import read_settings
+    from taskdisc.mtl import bench_export as bench
+
+    settings = read_settings(
+        bench.ExportBenchSettings, None, [], images=images, tasks=tasks, batch=batch
+    )
+    _say(f"{images} images of 32 x 32 random pixels, {tasks} random labelings as tasks", as_json)
+    rows = list(bench.bench_export(settings))
+    if as_json:
+        print(json.dumps({"settings": settings.model_dump(), "stages": rows}, indent=2))
+        return
+    _print_table(
+        [
+            {
+                "stage": row["stage"],
+                "seconds": f"{row['seconds']:.1f}",
+                "peak [MB]": f"{row['peak_bytes'] / 1e6:.0f}",
+                "decoded images [MB]": f"{row['image_bytes'] / 1e6:.0f}",
+            }
+            for row in rows
+        ]
+    )
+
+
 def main() -> None:
     """Run a command; a user's error is one line on standard error and an exit status."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]

@@ -37,7 +37,9 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are errors, nothing changes after reading."""
 
     # A class named 3 is a name, though YAML reads a number.
-    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, coerce_numbers_to_str=True, allow_inf_nan=False
+    )
 
     @model_validator(mode="before")
     @classmethod

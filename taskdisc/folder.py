@@ -1,20 +1,21 @@
-"""The folder of a run: made, locked, and told from any other folder, whatever made it."""
+"""The folder of a run: made, and told from any other folder, whatever made it."""
 
-import fcntl
 import hashlib
 import os
 import platform
+import re
 import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from taskdisc.config import Settings, dump_settings
 from taskdisc.errors import RunFolderError
 from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
 from taskdisc.json_text import read_json
+from taskdisc.lock import LOCK, Lock
 from taskdisc.pool import Pool
 
 RUNS = Path("runs")
@@ -35,8 +36,10 @@ def make_folder(
     settings: Settings,
     images: ImageSet | None,
     pool: Pool,
-) -> Path:
-    """Make a run folder and write what is known before anything is computed.
+) -> Lock:
+    """Make a run folder, write what is known before anything is computed, and hold its lock.
+
+    Of several processes that ask for one folder at the same time, one gets it.
 
     Args:
         out: A new or empty folder; without it the first free `runs/<name>-<number>` below the
@@ -48,28 +51,47 @@ def make_folder(
         pool: Where they are computed.
 
     Raises:
-        RunFolderError: `out` holds something already, or cannot be made.
+        RunFolderError: `out` holds something already, another process is just making it, or it
+            cannot be made.
     """
     try:
         path = _numbered(name) if out is None else out
-        if out is not None:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                what = "other files; name another folder."
-                if (path / CONFIG).exists():
-                    what = f"a run; go on with it by --resume {path}, or name another folder."
-                raise RunFolderError(
-                    f"`out` must be a new or empty folder, got '{path}', which holds {what}"
-                )
-        write_json(path / ENVIRONMENT, _environment(made_by, settings, images, pool))
-        # Last, because its presence is what makes a folder a run.
-        write_atomic(path / CONFIG, dump_settings(settings))
+        path.mkdir(parents=True, exist_ok=True)
+        _check_empty(path)
+        lock = Lock(path)
+        try:
+            _check_empty(path)  # another process may have been faster
+            write_json(path / ENVIRONMENT, _environment(made_by, settings, images, pool))
+            # Last, because its presence is what makes a folder a run.
+            write_atomic(path / CONFIG, dump_settings(settings))
+        except BaseException:
+            lock.close()
+            raise
     except OSError as error:
         raise RunFolderError(
             f"`out` must be a folder that can be written, got '{error.filename or out}' "
             f"({error.strerror})."
         ) from error
-    return path
+    return lock
+
+
+def _check_empty(path: Path) -> None:
+    """Refuse a folder that holds more than what a process leaves that is killed in making it.
+
+    Raises:
+        RunFolderError: says what it holds.
+    """
+    if (path / CONFIG).exists():
+        raise RunFolderError(
+            f"`out` must be a new or empty folder, got '{path}', which holds a run; go on with it "
+            f"by --resume {path}, or name another folder."
+        )
+    left = re.compile(rf"{LOCK}|{ENVIRONMENT}|\.({ENVIRONMENT}|{CONFIG})\..+")
+    if not all(left.fullmatch(file.name) for file in path.iterdir()):
+        raise RunFolderError(
+            f"`out` must be a new or empty folder, got '{path}', which holds other files; name "
+            "another folder."
+        )
 
 
 def made_by(path: Path) -> str:
@@ -94,29 +116,6 @@ def started(path: Path) -> str:
         RunFolderError: the folder does not say.
     """
     return str(_said(path, "started"))[:16].replace("T", " ")
-
-
-def locked(path: Path) -> IO[str]:
-    """Hold the folder's lock, which the system frees when this process ends in any way.
-
-    Raises:
-        RunFolderError: another process holds it, or the folder cannot be written.
-    """
-    try:
-        file = (path / CONFIG).open("r+")
-    except OSError as error:
-        raise RunFolderError(
-            f"the run folder must be one that can be written, got '{path}' ({error.strerror})."
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.close()
-        raise RunFolderError(
-            f"the run folder '{path}' must have one writer, and another process is writing to it; "
-            "wait for it or stop it."
-        ) from error
-    return file
 
 
 def check_images(path: Path, images: ImageSet) -> None:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +121,36 @@ def best_different(
     """
     chosen: list[int] = []
     taken: list[np.ndarray] = [] if known is None else list(known)
-    for i in order:
-        if len(chosen) == n:
-            break
-        if not is_near(labelings[i], taken, min_ablation):
-            chosen.append(i)
-            taken.append(labelings[i])
+    left = iter(order)
+    n_at_once = 16  # mostly the first few are enough; where they are not, all of many are looked at
+    while len(chosen) < n and (part := list(islice(left, n_at_once))):
+        rows = np.array([labelings[i] for i in part])
+        near = are_near(rows, np.array(taken), min_ablation)
+        while len(chosen) < n and not near.all():
+            first = int(np.argmin(near))
+            chosen.append(part[first])
+            taken.append(rows[first])
+            near[: first + 1] = True
+            near |= are_near(rows, rows[first : first + 1], min_ablation)
+        n_at_once = min(2 * n_at_once, 4096)
     return chosen
+
+
+def are_near(rows: np.ndarray, others: np.ndarray, min_ablation: float) -> np.ndarray:
+    """Which labelings [n_rows, n_images] are nearer than `min_ablation` to any of some others.
+
+    At 1:1 half of `min_ablation` is asked, and distances are to the nearer of labeling and flip.
+    Bool [n_rows].
+    """
+    if not len(others):
+        return np.zeros(len(rows), dtype=bool)
+    n_pos = rows.sum(axis=1, dtype=np.int64)[:, None]
+    # As floats, because integers have no fast product of matrices; the counts stay exact.
+    common = (rows.astype(np.float32) @ others.astype(np.float32).T).astype(np.float64) / n_pos
+    at_1_to_1 = 2 * n_pos == rows.shape[1]
+    common = np.where(at_1_to_1, np.maximum(common, 1 - common), common)
+    most = np.where(at_1_to_1, 1 - min_ablation / 2, 1 - min_ablation) + 1e-9
+    return np.asarray((common > most).any(axis=1))
 
 
 def is_near(
@@ -136,13 +160,7 @@ def is_near(
 
     At 1:1 half of `min_ablation` is asked, and distances are to the nearer of labeling and flip.
     """
-    if not len(others):
-        return False
-    n_pos = int(labeling.sum())
-    common = np.asarray(others)[:, labeling == 1].sum(axis=1) / n_pos
-    if 2 * n_pos == len(labeling):
-        return bool((np.maximum(common, 1 - common) > 1 - min_ablation / 2 + 1e-9).any())
-    return bool((common > 1 - min_ablation + 1e-9).any())
+    return len(others) > 0 and bool(are_near(labeling[None], np.asarray(others), min_ablation)[0])
 
 
 def canonical(labeling: np.ndarray) -> np.ndarray:

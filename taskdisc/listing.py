@@ -6,7 +6,8 @@ from typing import Any
 from taskdisc.discovery.folder import RESULT, TRIALS, folder_settings, read_result
 from taskdisc.errors import SettingError, TaskdiscError
 from taskdisc.folder import CONFIG, SEARCH, made_by, started
-from taskdisc.journal import read_journal
+from taskdisc.journal import lines_of
+from taskdisc.lock import holder
 
 NOTHING = "–"
 """Stands where a kind of run has no such value."""
@@ -19,7 +20,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
     """One row per run below `folder`, by name; a damaged run has its fault for a state.
 
     `done` counts the labelings that a search has scored and those that it may, or the cells that a
-    study or a comparison has measured and all of them; `started` is in UTC.
+    study or a comparison has measured and all of them; `started` is in UTC. An unfinished run that
+    a process is writing to is `running`.
 
     Raises:
         SettingError: the folder does not exist.
@@ -56,6 +58,8 @@ def _row(path: Path) -> dict[str, Any]:
         row.update(_of_search(path) if row["made_by"] == SEARCH else _of_study(path))
     except TaskdiscError as error:
         row["state"] = f"damaged: {error}"
+    if row["state"] == "unfinished" and holder(path):
+        row["state"] = "running"
     return row
 
 
@@ -66,7 +70,7 @@ def _of_search(path: Path) -> dict[str, Any]:
         "ratio": f"1:{settings.ratio}",
         "proposer": settings.proposer,
         "seed": settings.seed,
-        "done": f"{len(read_journal(path / TRIALS))}/{settings.budget}",
+        "done": f"{sum(1 for _ in lines_of(path / TRIALS))}/{settings.budget}",
         "state": "unfinished",
     }
     if (path / RESULT).is_file():

@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -41,39 +42,99 @@ class Pool:
         self.on_cpu = self.devices == ["cpu"]
         self.jobs = jobs or (_cores() if self.on_cpu else len(self.devices))
         self.local_jobs = self.jobs
+        self._lost_workers = False
 
     def map(
         self, work: Callable[[T, str], R], items: Iterable[T], *, ordered: bool = True
     ) -> Iterator[R]:
         """`work(item, device)` for every item as results come in, in the order of the items or not.
 
+        What a dying worker loses is worked on again by half as many workers, so that each has more
+        memory, and the pool stays at that number; at last by one worker.
+
         Raises:
-            RunFailedError: a worker died (out of memory, or killed).
+            RunFailedError: a worker died (out of memory, or killed) that was alone.
         """
         numbered = enumerate(items)
-        if self.jobs == 1:
+        if self.jobs == 1 and not self._lost_workers:
             for number, item in numbered:
                 with one_thread():
                     result = work(item, self._device(number))
                 yield result
             return
-        from joblib import Parallel, delayed
+        results = self._from_workers(work, numbered)
+        if not ordered:
+            for _, result in results:
+                yield result
+            return
+        ready: dict[int, R] = {}
+        n_handed = 0
+        for number, result in results:
+            ready[number] = result
+            while n_handed in ready:
+                yield ready.pop(n_handed)
+                n_handed += 1
+
+    def _from_workers(
+        self, work: Callable[[T, str], R], numbered: Iterator[tuple[int, T]]
+    ) -> Iterator[tuple[int, R]]:
+        """Number and result of every item, as they come."""
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
+        without_result: dict[int, T] = {}
+
+        def given() -> Iterator[tuple[int, T]]:
+            yield from list(without_result.items())
+            for number, item in numbered:
+                without_result[number] = item
+                yield number, item
+
+        while True:
+            try:
+                for number, result in self._sitting(work, given()):
+                    del without_result[number]
+                    yield number, result
+                return
+            except TerminatedWorkerError as error:
+                if _stopped_by:
+                    raise KeyboardInterrupt from error
+                if self.jobs == 1:
+                    raise RunFailedError(
+                        "a worker process died though it worked alone, most likely for lack of "
+                        "memory; what was computed is kept: free some memory, then resume with "
+                        "`jobs` = 1, which needs no worker."
+                    ) from error
+                self.jobs //= 2
+                self._lost_workers = True
+                print(
+                    "taskdisc: a worker process died, most likely for lack of memory; what it "
+                    f"lost is worked on again, by {self.jobs} at a time.",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+    def _sitting(
+        self, work: Callable[[T, str], R], numbered: Iterator[tuple[int, T]]
+    ) -> Iterator[tuple[int, R]]:
+        """The same until a worker dies."""
+        from joblib import Parallel, delayed
+
         # Stopping early on purpose is no reason for joblib's warning about cancelled tasks.
-        warnings.filterwarnings("ignore", "[0-9]+ tasks which were still being processed")
-        order = "generator" if ordered else "generator_unordered"
-        parallel = Parallel(self.jobs, backend="loky", return_as=order, pre_dispatch="2*n_jobs")
-        calls = (delayed(_in_worker)(work, item, self._device(number)) for number, item in numbered)
-        try:
-            yield from parallel(calls)
-        except TerminatedWorkerError as error:
-            if _stopped_by:
-                raise KeyboardInterrupt from error
-            raise RunFailedError(
-                "a worker process died, most likely for lack of memory; what was computed is kept: "
-                "resume with fewer `jobs`."
-            ) from error
+        warnings.filterwarnings("ignore", "[0-9]+ tasks (which were still|have been successfully)")
+        # Of one worker joblib would make this process, which is the one that must not die: of two,
+        # given one item at a time, one works.
+        at_once = "2*n_jobs" if self.jobs > 1 else 1
+        parallel = Parallel(
+            max(self.jobs, 2),
+            backend="loky",
+            return_as="generator_unordered",
+            pre_dispatch=at_once,
+            batch_size="auto" if self.jobs > 1 else 1,
+        )
+        yield from parallel(
+            delayed(_in_worker)(work, number, item, self._device(number))
+            for number, item in numbered
+        )
 
     def _device(self, number: int) -> str:
         return self.devices[number % len(self.devices)]
@@ -113,10 +174,10 @@ def stopped_status() -> int:
     return 128 + (_stopped_by[0] if _stopped_by else signal.SIGINT)
 
 
-def _in_worker(work: Callable[[Any, str], R], item: Any, device: str) -> R:
+def _in_worker(work: Callable[[Any, str], R], number: int, item: Any, device: str) -> tuple[int, R]:
     _settle_in(os.getppid())
     with one_thread():
-        return work(item, device)
+        return number, work(item, device)
 
 
 @cache
@@ -128,8 +189,8 @@ def _settle_in(parent: int) -> None:
         for number in _STOPPING:
             signal.signal(number, signal.SIG_IGN)
 
-    # loky replaces a worker that has grown by 300 MB, taking that for a leak; here it is the images,
-    # which the next worker would read again, after ten seconds of imports.
+    # loky replaces a worker that has grown by 300 MB, taking that for a leak. Here it is images,
+    # which the next worker would read again, after seconds of imports.
     from joblib.externals.loky import process_executor
 
     process_executor._MAX_MEMORY_LEAK_SIZE = float("inf")

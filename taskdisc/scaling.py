@@ -12,6 +12,7 @@ from multiprocessing import get_context
 
 import numpy as np
 
+from taskdisc import long_searches
 from taskdisc.labelings import n_positives, random_labelings
 
 
@@ -133,5 +134,27 @@ MEASUREMENTS: list[Measurement] = [
         "splits",
         (5, 20, 80, 320),
         _by_splits,
+    ),
+    Measurement(
+        "Search of 50 images by the closed form, random proposals, with its journal",
+        "trials",
+        (1_000, 10_000, 100_000, 1_000_000),
+        long_searches.searching_at_random,
+    ),
+    Measurement(
+        "The same by TwoPointsDE", "trials", (1_000, 10_000), long_searches.searching_by_evolution
+    ),
+    Measurement(
+        "Resuming such a search at random, all of whose trials are in the journal",
+        "trials",
+        (1_000, 10_000, 100_000),
+        long_searches.resuming,
+    ),
+    Measurement("Opening a journal", "trials", (10_000, 100_000, 1_000_000), long_searches.opening),
+    Measurement(
+        f"{long_searches.N_APPENDS} appends to a journal",
+        "trials",
+        (10_000, 100_000, 1_000_000),
+        long_searches.appending,
     ),
 ]

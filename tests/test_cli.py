@@ -72,6 +72,7 @@ def test_a_run_leaves_all_its_files(straight: Path) -> None:
     assert names == {
         "config.yaml",
         "environment.json",
+        "lock",
         "trials.jsonl",
         "confirm.jsonl",
         "tasks.npz",

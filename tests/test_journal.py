@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+import taskdisc.journal
 from taskdisc.errors import RunFailedError, RunFolderError
-from taskdisc.journal import Journal, MemoryJournal, read_journal
+from taskdisc.journal import Journal, MemoryJournal, lines_of, read_journal
 
 LINES: list[dict[str, Any]] = [
     {"trial": 0, "taskness": 0.1, "labeling": "ff00"},
@@ -27,6 +28,41 @@ def test_what_is_appended_is_read_back(tmp_path: Path) -> None:
     assert read_journal(path) == LINES
     assert Journal(path).lines == LINES
     assert path.read_bytes().count(b"\n") == 3
+
+
+def test_lines_are_read_where_they_are_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    journal = Journal(path)
+    journal.append(LINES)
+    lines = iter(journal.lines)
+    assert next(lines) == LINES[0]
+    journal.append([{"later": 1}])
+    assert list(lines) == LINES[1:]  # those that there were
+    assert journal.lines[-1] == {"later": 1}
+    assert [journal.lines[i] for i in range(4)] == [*LINES, {"later": 1}]
+    assert journal.lines[1:3] == LINES[1:]
+    assert journal.lines != LINES
+    assert list(lines_of(path)) == read_journal(path) == journal.lines
+    with pytest.raises(IndexError):
+        journal.lines[4]
+
+
+def test_a_line_that_is_just_being_written_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_bytes(TEXT + b'{"tri')
+    parse = taskdisc.journal._parse
+
+    def parse_while_it_grows(raw: bytes) -> dict[str, Any] | None:
+        line = parse(raw)
+        if line is None:
+            with path.open("ab") as file:
+                file.write(b'al": 3}\n{"trial": 4}\n')
+        return line
+
+    monkeypatch.setattr(taskdisc.journal, "_parse", parse_while_it_grows)
+    assert read_journal(path) == LINES
 
 
 def test_appending_nothing_changes_nothing(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ ROWS: dict[str, Any] = {"equal": {}, "pcgrad": {"weighting": "pcgrad"}}
 def comparison(folder: Path, n_done: int, **changes: Any) -> ComparisonSettings:
     """A folder of a comparison, some of whose cells are measured."""
     settings = settings_from(ComparisonSettings, {"rows": ROWS, "seeds": 2, "seed": 5, **changes})
-    make_folder(folder, "mtl", "mtl", settings, None, Pool(1, "cpu"))
+    make_folder(folder, "mtl", "mtl", settings, None, Pool(1, "cpu")).close()
     measured = cells(settings)[:n_done]
     Journal(folder / "cells.jsonl").append([{"cell": c, "record": {}} for c in measured])
     return settings
@@ -58,7 +58,8 @@ def test_of_many_rows_the_first_are_named(tmp_path: Path, names: list[str], show
 
 def test_every_run_says_when_it_was_started(tmp_path: Path) -> None:
     comparison(tmp_path / "a", 0)
-    make_folder(tmp_path / "b", "search", "search", SearchSettings(), None, Pool(1, "cpu"))
+    made = make_folder(tmp_path / "b", "search", "search", SearchSettings(), None, Pool(1, "cpu"))
+    made.close()
     (tmp_path / "a" / "environment.json").write_text(
         '{"made_by": "mtl", "started": "2026-05-01T17:30:59+00:00"}'
     )

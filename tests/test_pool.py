@@ -3,6 +3,8 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,11 +63,38 @@ def test_one_worker_hands_over_each_result_as_it_comes() -> None:
     assert [next(results), next(results)] == [0, 1]
 
 
-def test_a_killed_worker_is_a_failed_run_and_the_next_one_works() -> None:
+def test_a_killed_worker_is_a_failed_run_and_the_next_one_works(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     pool = Pool(2, "cpu")
-    with pytest.raises(RunFailedError, match=r"a worker process died.*fewer `jobs`"):
+    with pytest.raises(RunFailedError, match=r"worker process died though it worked alone.*`jobs`"):
         list(pool.map(die, range(6)))
+    assert "what it lost is worked on again, by 1 at a time." in capfd.readouterr().err
     assert list(pool.map(square, range(3))) == [(0, "cpu"), (1, "cpu"), (4, "cpu")]
+
+
+def die_some_times(times: int, folder: Path, item: int, device: str) -> int:
+    """Squares; whoever works on 3 is killed the first times, as by a lack of memory."""
+    if item == 3:
+        with (folder / "tries").open("a") as file:
+            file.write("3")
+        if (folder / "tries").stat().st_size <= times:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return item * item
+
+
+@pytest.mark.parametrize(("jobs", "fewer", "ordered"), [(4, [2, 1], True), (2, [1], False)])
+def test_what_a_killed_worker_loses_is_worked_on_again_by_fewer(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], jobs: int, fewer: list[int], ordered: bool
+) -> None:
+    pool = Pool(jobs, "cpu")
+    work = partial(die_some_times, len(fewer), tmp_path)
+    # A generator, for what was taken from it and lost cannot be taken again.
+    results = list(pool.map(work, iter(range(12)), ordered=ordered))
+    assert (results if ordered else sorted(results)) == [i * i for i in range(12)]
+    assert pool.jobs == 1
+    said = capfd.readouterr().err.splitlines()
+    assert [line.split(", ")[-1] for line in said] == [f"by {n} at a time." for n in fewer]
 
 
 def test_no_jobs_stands_for_every_core() -> None:

@@ -5,10 +5,11 @@ from typing import Any
 
 from taskdisc.config import SearchSettings, read_settings
 from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.folder import CONFIG, SEARCH, locked, made_by, make_folder
+from taskdisc.folder import CONFIG, SEARCH, made_by, make_folder
 from taskdisc.images import ImageSet
 from taskdisc.journal import Journal
 from taskdisc.json_text import read_json
+from taskdisc.lock import Lock
 from taskdisc.pool import Pool
 
 TRIALS = "trials.jsonl"
@@ -23,9 +24,9 @@ GALLERY = "gallery.html"
 class RunFolder:
     """An open run folder; this process alone writes to it until it is closed or dies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: Lock | None = None) -> None:
         self.path = path
-        self._lock = locked(path)
+        self._lock = lock or Lock(path)
         try:
             self.trials = Journal(path / TRIALS)
             self.trained = Journal(path / TRAINED)
@@ -48,7 +49,8 @@ def new_folder(
         RunFolderError: as `make_folder`.
     """
     name = f"search-{settings.images.source}"
-    return RunFolder(make_folder(out, name, SEARCH, settings, images, pool))
+    lock = make_folder(out, name, SEARCH, settings, images, pool)
+    return RunFolder(lock.folder, lock)
 
 
 def open_folder(path: Path) -> tuple[RunFolder, SearchSettings]:

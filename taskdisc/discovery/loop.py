@@ -1,17 +1,18 @@
 """The search loop: ask, score what is new, remember it, tell."""
 
 import time
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 from taskdisc.discovery.proposers import make_proposer
 from taskdisc.discovery.space import Space
+from taskdisc.discovery.trials import Trials
 from taskdisc.errors import RunFolderError
 from taskdisc.json_text import finite
-from taskdisc.labelings import from_hex, is_near, key, to_hex
+from taskdisc.labelings import are_near, from_hex, key, to_hex
 from taskdisc.progress import Progress
 
 WORST = -1.0
@@ -50,18 +51,12 @@ class Scorer(Protocol):
 class TrialLog(Protocol):
     """What the loop needs of a journal."""
 
-    lines: list[dict[str, Any]]
+    @property
+    def lines(self) -> Sequence[dict[str, Any]]:
+        """What was kept."""
 
     def append(self, lines: Iterable[dict[str, Any]]) -> None:
         """Keep the lines."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One scored labeling of a search, in the order of scoring."""
-
-    labeling: np.ndarray  # uint8 [n_images]
-    taskness: float
 
 
 class Clock:
@@ -76,7 +71,7 @@ class Clock:
         return self._last - last
 
 
-def run_trials(space: Space, scorer: Scorer, log: TrialLog, progress: Progress) -> list[Trial]:
+def run_trials(space: Space, scorer: Scorer, log: TrialLog, progress: Progress) -> Trials:
     """Score up to `budget` different labelings; those in the log are not scored again.
 
     The loop is replayed from its start on the logged scores, so a continued search asks, scores and
@@ -91,10 +86,9 @@ def run_trials(space: Space, scorer: Scorer, log: TrialLog, progress: Progress) 
     clock = Clock()
     settings = space.settings
     proposer = make_proposer(space)
-    logged = _logged(log, space.n_images)
-    expected = list(logged)
-    trials: list[Trial] = []
-    taskness: dict[str, float] = {}
+    known = _Known(log, space.n_images)
+    n_logged = len(known.taskness)
+    trials = Trials(space.n_images)
     repeated, best = 0, -np.inf
     progress.start("search", settings.budget, "labelings")
     while len(trials) < settings.budget and repeated < PATIENCE:
@@ -102,43 +96,63 @@ def run_trials(space: Space, scorer: Scorer, log: TrialLog, progress: Progress) 
         if not len(batch):
             break
         keys = [key(labeling) for labeling in batch]
-        new = {k: row for k, row in zip(keys, batch, strict=True) if k not in taskness}
+        # What the log has from here on is new to the proposer.
+        new = {
+            k: row
+            for k, row in zip(keys, batch, strict=True)
+            if known.number.get(k, len(trials)) >= len(trials)
+        }
         repeated = 0 if new else repeated + len(batch)
-        names = expected[len(trials) : len(trials) + len(new)]
-        if names != list(new)[: len(names)]:
-            raise RunFolderError(_FOREIGN)
-        for name, value in _scored(new, scorer, logged, log, clock):
-            taskness[name] = value
-            trials.append(Trial(new[name], value))
+        for number, name in enumerate(new, start=len(trials)):
+            if number < n_logged and known.number.get(name) != number:
+                raise RunFolderError(_FOREIGN)
+        for name, value in _scored(new, scorer, known, log, clock):
+            trials.add(new[name], value)
             best = max(best, value)
-            progress.advance(1, best=best, known=len(trials) <= len(expected))
-        near = [is_near(labeling, space.known, settings.min_ablation) for labeling in batch]
-        told = np.array([taskness[name] for name in keys])
+            progress.advance(1, best=best, known=len(trials) <= n_logged)
+        near = are_near(batch, space.known, settings.min_ablation)
+        told = np.array([known.of(name) for name in keys])
         proposer.tell(np.where(near, WORST, told))
-    if len(expected) > len(trials):
+    if n_logged > len(trials):
         raise RunFolderError(_FOREIGN)
     progress.finish()
     return trials
 
 
-def _logged(log: TrialLog, n_images: int) -> dict[str, dict[str, Any]]:
-    """The lines of a log by the key of their labeling, in order."""
-    try:
-        logged = {key(from_hex(line["labeling"], n_images)): line for line in log.lines}
-        for line in log.lines:
-            finite(line["taskness"]), finite(line["seconds"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(
-            "every trial of the run folder must have its labeling, taskness and seconds, but one "
-            "does not; the file was damaged: start a new run in another folder."
-        ) from error
-    return logged
+class _Known:
+    """Which labelings have a score, by the number of their trial: those of a log to begin with.
+
+    Raises:
+        RunFolderError: a line of the log is none of a trial.
+    """
+
+    def __init__(self, log: TrialLog, n_images: int) -> None:
+        self.number: dict[str, int] = {}
+        self.taskness = array("d")
+        try:
+            for line in log.lines:
+                self.add(key(from_hex(line["labeling"], n_images)), finite(line["taskness"]))
+                finite(line["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunFolderError(
+                "every trial of the run folder must have its labeling, taskness and seconds, but "
+                "one does not; the file was damaged: start a new run in another folder."
+            ) from error
+
+    def add(self, name: str, taskness: float) -> None:
+        """One more trial."""
+        self.number.setdefault(name, len(self.taskness))
+        self.taskness.append(taskness)
+
+    def of(self, name: str) -> float:
+        """The taskness of a labeling that has one."""
+        return self.taskness[self.number[name]]
 
 
 def _scored(
     new: dict[str, np.ndarray],
     scorer: Scorer,
-    logged: dict[str, dict[str, Any]],
+    known: _Known,
     log: TrialLog,
     clock: Clock,
 ) -> Iterable[tuple[str, float]]:
@@ -149,27 +163,28 @@ def _scored(
     """
     names = list(new)
     groups = [names[i : i + scorer.group] for i in range(0, len(names), scorer.group)]
-    missing = [group for group in groups if any(name not in logged for name in group)]
+    missing = [group for group in groups if any(name not in known.number for name in group)]
     results = scorer.score_groups([np.stack([new[name] for name in group]) for group in missing])
     for group in groups:
         if group in missing:
             scores = next(results)
             # With what it took to propose them: of a cheap score that is most of the time.
             seconds = clock.lap() / len(group)
-            lines = {
-                name: {
-                    "trial": len(log.lines) + i,
+            scored = [
+                (name, float(value))
+                for name, value in zip(group, scores.taskness, strict=True)
+                if name not in known.number
+            ]
+            log.append(
+                {
+                    "trial": number,
                     "labeling": to_hex(new[name]),
-                    "taskness": float(value),
+                    "taskness": value,
                     "seconds": round(seconds, 6),
                 }
-                for i, (name, value) in enumerate(
-                    (name, value)
-                    for name, value in zip(group, scores.taskness, strict=True)
-                    if name not in logged
-                )
-            }
-            log.append(lines.values())
-            logged.update(lines)
+                for number, (name, value) in enumerate(scored, start=len(known.taskness))
+            )
+            for name, value in scored:
+                known.add(name, value)
         for name in group:
-            yield name, logged[name]["taskness"]
+            yield name, known.of(name)

@@ -1,5 +1,6 @@
 """What a search found: one object, from which every file, table and page of a run is made."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from taskdisc.config import SearchSettings
 from taskdisc.discovery.classes import ClassMatch, best_class, recovered
-from taskdisc.discovery.loop import Trial
+from taskdisc.discovery.trials import Trial
 from taskdisc.images import ImageSet
 from taskdisc.taskness.confirm import Confirmation
 from taskdisc.taskness.kernels import ridge_of
@@ -32,7 +33,7 @@ class SearchResult:
 
     settings: SearchSettings
     images: ImageSet
-    trials: list[Trial]
+    trials: Sequence[Trial]
     candidates: list[int]
     confirmation: Confirmation
     seconds: dict[str, float]

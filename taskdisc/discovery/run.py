@@ -1,7 +1,8 @@
 """A whole search: images, trials, confirmation, files."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import numpy as np
 from taskdisc.cluster import pool_for
 from taskdisc.config import AgreementSettings, ImagesSettings, SearchSettings, settings_from
 from taskdisc.discovery.folder import PICTURES, RESULT, TASKS, RunFolder
-from taskdisc.discovery.loop import Clock, Trial, TrialLog, run_trials
+from taskdisc.discovery.loop import Clock, TrialLog, run_trials
 from taskdisc.discovery.proposers import check_proposer
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.scorers import SCORERS
 from taskdisc.discovery.space import Space
+from taskdisc.discovery.trials import Trials
 from taskdisc.errors import RunFailedError, RunFolderError, SettingError
 from taskdisc.files import write_json, write_npz
 from taskdisc.images import ImageSet, as_image_set, held_out, load_images, select
@@ -119,7 +121,7 @@ def run_search(
         found.candidates,
         confirmation,
         seconds={
-            "search": _seconds([*trial_log.lines, *trained_log.lines]),
+            "search": _seconds(chain(trial_log.lines, trained_log.lines)),
             "confirm": _seconds(evidence_log.lines),
         },
     )
@@ -139,7 +141,7 @@ class Found:
             known labelings; of two stages first those that were trained on.
     """
 
-    trials: list[Trial]
+    trials: Trials
     candidates: list[int]
 
 
@@ -170,8 +172,9 @@ def find(
     trials = run_trials(space, scorer, log or MemoryJournal(), progress)
     order = [
         i
-        for i in np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
-        if not is_near(trials[i].labeling, space.known, settings.min_ablation)
+        for i in trials.best_first()
+        if not len(space.known)
+        or not is_near(trials.labelings[i], space.known, settings.min_ablation)
     ]
     if not order:
         raise RunFailedError(
@@ -185,19 +188,18 @@ def find(
             space, trials, order[:n_trained], pool, trained_log or MemoryJournal(), progress
         )
         order[:n_trained] = sorted(order[:n_trained], key=lambda i: (-trials[i].taskness, i))
-    labelings = [trial.labeling for trial in trials]
-    candidates = best_different(labelings, order, settings.tasks, settings.min_ablation)
+    candidates = best_different(trials.labelings, order, settings.tasks, settings.min_ablation)
     return Found(trials, candidates)
 
 
 def train_best(
     space: Space,
-    trials: list[Trial],
+    trials: Trials,
     chosen: list[int],
     pool: Pool,
     log: TrialLog,
     progress: Progress,
-) -> list[Trial]:
+) -> Trials:
     """The trials, with those at the `chosen` positions scored by training.
 
     Raises:
@@ -233,10 +235,7 @@ def train_best(
         logged.update({line["trial"]: line["taskness"] for line in new})
         progress.advance(len(group), best=max(logged.values()))
     progress.finish()
-    return [
-        replace(trial, taskness=logged[i]) if i in logged else trial
-        for i, trial in enumerate(trials)
-    ]
+    return trials.with_taskness(logged)
 
 
 def check_run(image_set: ImageSet, settings: SearchSettings, pool: Pool) -> Space:

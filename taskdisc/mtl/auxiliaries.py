@@ -133,8 +133,7 @@ def auxiliary_tasks(aux: str, images: "ImageSet", split: "Split", seed: int) -> 
         seed: Of the draw of controls.
 
     Raises:
-        SettingError: no such tasks or form, fewer halves of classes than were asked for, or a task
-            without labels among the training images, or with one label for all.
+        SettingError: no such tasks or form, or fewer halves of classes than were asked for.
         RunFolderError: the file holds no tasks, or tasks of other images.
     """
     given = named(aux)
@@ -172,15 +171,25 @@ def _task(
     known = seen[labeling[seen] >= 0]
     values = labeling[known]
     labels[known, 0] = values if shuffled is None else shuffled.permutation(values)
-    trained = labels[split.train, 0]
-    trained = trained[~np.isnan(trained)]
-    if not len(trained) or np.ptp(trained) == 0:
-        got = f"one for all of {len(trained)}" if len(trained) else "none"
-        raise SettingError(
-            f"auxiliary task '{name}' must have two labels among the {len(split.train)} training "
-            f"images, got {got}; leave it out, or take images that it was found on."
-        )
     return Task(name, "binary", labels, 1)
+
+
+def check_both_labels(tasks: "Sequence[Task]", split: "Split") -> None:
+    """Refuse auxiliary tasks from which nothing is to be learned, before they are joined.
+
+    Raises:
+        SettingError: one has no labels among the training images, or one for all of them.
+    """
+    for task in tasks:
+        trained = task.labels[split.train, 0]
+        trained = trained[~np.isnan(trained)]
+        if not len(trained) or np.ptp(trained) == 0:
+            got = f"one for all of {len(trained)}" if len(trained) else "none"
+            raise SettingError(
+                f"auxiliary task '{task.name}' must have two labels among the {len(split.train)} "
+                f"training images, got {got}; leave it out by `aux_tasks`, or take images that it "
+                "was found on."
+            )
 
 
 def _halves(images: "ImageSet", n: int, rng: np.random.Generator) -> np.ndarray:

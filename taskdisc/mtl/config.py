@@ -143,6 +143,11 @@ class RowSettings(Settings):
                 "`aux_tasks` must be left out where there is no `aux`, got "
                 f"{', '.join(self.aux_tasks)}."
             )
+        if self.aux_tasks == ():
+            raise SettingError(
+                "`aux_tasks` must name at least one, got none; leave out `aux` for no auxiliary "
+                "tasks."
+            )
         return self
 
     @field_validator("aux")

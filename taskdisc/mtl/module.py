@@ -64,6 +64,7 @@ class MultiTaskModule(LightningModule):
         history: One record per epoch.
 
     Raises:
+        SettingError: batches have a share for the main task, and there is none.
         ImageSetError: a task has no label to train on, or no task that chooses the epoch has labels
             enough for its metric among the validation images.
     """
@@ -123,6 +124,11 @@ class MultiTaskModule(LightningModule):
                 )
 
     def _check_choice(self) -> None:
+        if self.main is None and self.training_settings.main_share is not None:
+            raise SettingError(
+                "`training.main_share` must be left out where there is no main task, got "
+                f"{self.training_settings.main_share:g}; name one by `main`."
+            )
         if self.training_settings.epoch == "last":
             return
         choosing = range(len(self.tasks)) if self.main is None else [self.main]
@@ -130,7 +136,8 @@ class MultiTaskModule(LightningModule):
             task = self.tasks[choosing[0]]
             raise ImageSetError(
                 f"task '{task.name}' must have labels enough for its metric, {task.metric_name}, "
-                "among the validation images, which choose the epoch; take more of them."
+                "among the validation images, which choose the epoch; take more of them, or set "
+                "`training.epoch` to last."
             )
 
     # ---- what is trained -------------------------------------------------------------------
@@ -200,7 +207,7 @@ class MultiTaskModule(LightningModule):
     def on_fit_start(self) -> None:
         # Once, where there is room for all: a batch is then a gather on the device.
         if self.device.type != "cpu" and self._inputs.nbytes < MOST_ON_DEVICE:
-            self._on_device = torch.from_numpy(np.array(self._inputs)).to(self.device)
+            self._on_device = on_device(self._inputs, self.device)
         # A checkpoint may have been loaded, in which tasks share other parameters than at first.
         self._find_shared()
 
@@ -680,6 +687,17 @@ def sent(values: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return values.to(device)
     return values.pin_memory().to(device, non_blocking=True)
+
+
+def on_device(inputs: np.ndarray, device: torch.device) -> Tensor:
+    """All inputs on a device, some at a time, so that the host holds no second copy of them."""
+    found = torch.empty(
+        inputs.shape, dtype=torch.from_numpy(inputs[:0].copy()).dtype, device=device
+    )
+    for start in range(0, len(inputs), 1000):
+        # Copied, for what is mapped from a file must not be written to, of which torch warns.
+        found[start : start + 1000] = torch.from_numpy(np.array(inputs[start : start + 1000]))
+    return found
 
 
 def plain(found: Mapping[str, float]) -> dict[str, float | None]:

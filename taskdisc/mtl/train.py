@@ -1,5 +1,6 @@
 """Training one network on several tasks, from its settings to its result."""
 
+import io
 import json
 import logging
 import signal
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import csv_text, write_atomic
@@ -175,6 +177,22 @@ def check_checkpoint(path: Path) -> dict[str, Any]:
         ) from error
 
 
+class _WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and renames it.
+
+    Lightning writes it into the system's folder of temporary files, which may be on another disk:
+    then it is copied over the one before, and whoever is killed in doing so leaves half of it.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(path), content.getvalue())
+
+
 class _Saving(Checkpoint):
     """After every epoch saves it as the last one, as the best one if it is, and all records.
 
@@ -323,11 +341,13 @@ def _in_batches(
     where = "cuda" if device == "auto" and torch.cuda.is_available() else device
     where = "cpu" if where == "auto" else where
     backbone.to(where)
-    found = []
+    # In place: batches that are joined at the end would take twice the memory.
+    found = np.empty((len(images), *backbone.shapes[-1]), dtype=np.float32)
     for positions in np.array_split(np.arange(len(images)), -(-len(images) // 256)):
         pixels = torch.from_numpy(images[positions]).permute(0, 3, 1, 2).float() / 255
-        found.append(frozen_features(backbone, ((pixels - mean) / deviation).to(where)).cpu())
-    return torch.cat(found).numpy()
+        normalised = ((pixels - mean) / deviation).to(where)
+        found[positions] = frozen_features(backbone, normalised).cpu().numpy()
+    return found
 
 
 def _backbone(row: RowSettings, shape: tuple[int, ...], seed: int) -> Backbone:
@@ -389,6 +409,7 @@ def trainer_of(
         max_epochs=row.training.epochs,
         logger=TensorBoardLogger(folder.parent, name=folder.name, version=""),
         callbacks=[_Saving(folder)],
+        plugins=[_WholeFiles()],
         enable_progress_bar=progress,
         log_every_n_steps=10**9,  # records are per epoch
         reload_dataloaders_every_n_epochs=1,  # for each has an order of its own

@@ -18,12 +18,12 @@ from taskdisc.discovery.folder import (
     TRIALS,
     folder_settings,
 )
-from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SCHEMA
+from taskdisc.discovery.trials import Trials
 from taskdisc.errors import RunFolderError
 from taskdisc.folder import CONFIG, ENVIRONMENT
 from taskdisc.images import ImageSet
-from taskdisc.journal import read_journal
+from taskdisc.journal import lines_of, read_journal
 from taskdisc.json_text import finite, read_json
 from taskdisc.labelings import best_different, evenly, from_hex, key, read_arrays
 
@@ -231,11 +231,10 @@ def read_facts(folder: Path) -> Facts:
             if k not in ("schema", "made_by", "seed", "command")
         }
     with reading(folder / TRIALS):
-        lines = read_journal(folder / TRIALS)
-        trials = [
-            Trial(from_hex(line["labeling"], n_images), finite(line["taskness"])) for line in lines
-        ]
-        search_s = sum(finite(line["seconds"]) for line in lines)
+        trials, search_s = Trials(n_images), 0.0
+        for line in lines_of(folder / TRIALS):
+            trials.add(from_hex(line["labeling"], n_images), finite(line["taskness"]))
+            search_s += finite(line["seconds"])
     with reading(folder / EVIDENCE):
         evidence = read_journal(folder / EVIDENCE)
         confirm_s = sum(finite(line["seconds"]) for line in evidence)
@@ -246,7 +245,7 @@ def read_facts(folder: Path) -> Facts:
         settings=settings,
         n_images=n_images,
         content=content,
-        seen=tuple(trial.taskness for trial in trials),
+        seen=tuple(trials.taskness.tolist()),
         candidates=_put_forward(settings, trials),
         null=None,
         recovered={},
@@ -263,13 +262,11 @@ def read_facts(folder: Path) -> Facts:
     return replace(facts, n_trainings=(n_done, n_all))
 
 
-def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Candidate, ...]:
+def _put_forward(settings: SearchSettings, trials: Trials) -> tuple[Candidate, ...]:
     """What the search would confirm if it stopped here, in the order of what it saw.
 
     But for labelings to stay away from, which may not be there any more.
     """
-    labelings = [trial.labeling for trial in trials]
-    order = np.argsort([-trial.taskness for trial in trials], kind="stable").tolist()
     return tuple(
         Candidate(
             number=number,
@@ -280,7 +277,10 @@ def _put_forward(settings: SearchSettings, trials: Sequence[Trial]) -> tuple[Can
             evidence=None,
         )
         for number, trial in enumerate(
-            best_different(labelings, order, settings.tasks, settings.min_ablation), start=1
+            best_different(
+                trials.labelings, trials.best_first(), settings.tasks, settings.min_ablation
+            ),
+            start=1,
         )
     )
 

@@ -13,6 +13,9 @@ import numpy as np
 WIDTH = 420
 """Width of a plot [user units]; it is shown at about this many pixels, whatever the window."""
 
+MOST_DOTS = 20_000
+"""Trials that are drawn to a tenth of a unit; of more, one in each square unit."""
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 40
 _LANE = 22  # height of a labeling's row below the histogram
 _LETTER = 5.8  # typical width of a character of a label
@@ -67,7 +70,10 @@ def best_so_far(
         (low, high),
     )
     plot.axes("trial", "seen taskness", whole_x=True)
-    plot.path([f"M{plot.x(i)} {plot.y(value)}h0" for i, value in enumerate(seen)], "dots")
+    dots = [(plot.x(i), plot.y(value)) for i, value in enumerate(seen)]
+    if len(seen) > MOST_DOTS:  # of those that would be drawn over each other, one
+        dots = list(dict.fromkeys((float(round(x)), float(round(y))) for x, y in dots))
+    plot.path([f"M{x} {y}h0" for x, y in dots], "dots")
     steps = [f"M{plot.x(0)} {plot.y(best[0])}"]
     steps += [
         f"H{plot.x(i)}V{plot.y(best[i])}" for i in range(1, len(best)) if best[i] > best[i - 1]

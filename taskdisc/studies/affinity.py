@@ -52,7 +52,7 @@ class AffinitySettings(Settings):
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
-        for name in ("tasks", "aux", "aux_tasks"):
+        for name in ("tasks", "aux", "aux_tasks", "aux_joined"):
             if getattr(self.common, name):
                 raise SettingError(
                     f"`common.{name}` must be left out, for each training has its own, got "

@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from taskdisc.config import ImagesSettings, Settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError, did_you_mean
 from taskdisc.images import ImageSet
+from taskdisc.images.cache import cache_folder, cached
 from taskdisc.mtl.auxiliaries import named, resolved
 from taskdisc.mtl.auxiliaries import names_of as aux_names
 from taskdisc.mtl.config import (
@@ -330,7 +331,7 @@ def _auxiliaries(
     settings: ComparisonSettings, row: RowSettings, drawn: "Drawn", seed: int
 ) -> "list[Task]":
     """The auxiliary tasks of a row, drawn alike for all rows of a seed that have them."""
-    from taskdisc.mtl.auxiliaries import auxiliary_tasks, joined
+    from taskdisc.mtl.auxiliaries import JOINED, auxiliary_tasks, check_both_labels, joined
 
     if row.aux not in drawn.auxiliaries:
         drawn.auxiliaries[row.aux] = auxiliary_tasks(row.aux, drawn.images, drawn.split, seed)
@@ -342,11 +343,13 @@ def _auxiliaries(
                 f"`aux_tasks` must be names of the auxiliary tasks of {row.aux!r}, got {name!r}; "
                 f"{did_you_mean(name, every)}"
             )
+    for name in [JOINED] if row.aux_joined else wanted:
         if name in settings.tasks:
             raise SettingError(
                 f"`tasks` must have other names than auxiliary tasks, got {name!r}; rename it."
             )
     found = [every[name] for name in wanted]
+    check_both_labels(found, drawn.split)
     if row.aux_joined:
         found = [joined(found)]
     return [replace(task, weight=row.aux_weight) for task in found]
@@ -442,13 +445,28 @@ def images_of(settings: ImagesSettings, test_split: str | None) -> tuple[ImageSe
             f"the split '{test_split}' must have the targets and classes of '{settings.split}', "
             "got others."
         )
+    shape, other = images.images.shape[1:], tested.images.shape[1:]
+    if other != shape:
+        raise ImageSetError(
+            f"the images of the split '{test_split}' must be as large as those of "
+            f"'{settings.split}', {shape[0]} x {shape[1]} pixels, got {other[0]} x {other[1]}; set "
+            "`images.size` to a side."
+        )
     return _joined(images, tested), len(tested)
 
 
 def _joined(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Two image sets as one, mapped from the cache: no process holds a copy beside the parts."""
+    both = (first.images, second.images)
+    images = cached(
+        cache_folder(),
+        f"joined-{first.content_hash()}-{second.content_hash()}",
+        (len(first) + len(second), *first.images.shape[1:]),
+        lambda: (part[i : i + 1000] for part in both for i in range(0, len(part), 1000)),
+    )
     return ImageSet(
         first.source,
-        np.concatenate([first.images, second.images]),
+        images,
         {
             name: np.concatenate([column, second.targets[name]])
             for name, column in first.targets.items()

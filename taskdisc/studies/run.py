@@ -29,12 +29,12 @@ from taskdisc.folder import (
     REPORT,
     check_images,
     check_settings,
-    locked,
     made_by,
     make_folder,
 )
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.json_text import finite
+from taskdisc.lock import Lock
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES, command_of
@@ -51,10 +51,10 @@ SUMMARY = "table.md"
 class StudyFolder:
     """The open folder of a study; this process alone writes to it until it is closed or dies."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lock: Lock | None = None) -> None:
         self.path = path
         self.name, self.settings = study_of(path)
-        self._lock = locked(path)
+        self._lock = lock or Lock(path)
         try:
             self.cells = Journal(path / CELLS)
         except BaseException:
@@ -132,8 +132,8 @@ def new_study(
     source = source_of(settings.images, progress) if hasattr(settings, "images") else None
     row.check(settings)
     folder_name = row.command or f"study-{name}"
-    made = make_folder(out, folder_name, command_of(name), settings, source, pool)
-    return StudyFolder(made)
+    lock = make_folder(out, folder_name, command_of(name), settings, source, pool)
+    return StudyFolder(lock.folder, lock)
 
 
 def open_study(path: Path, progress: Progress) -> StudyFolder:

@@ -1,11 +1,6 @@
 """What does a search cost with more images? Time and memory of searching, without confirmation."""
 
-import multiprocessing
-import resource
-import sys
 import time
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -13,6 +8,7 @@ from pydantic import Field
 from taskdisc.config import ImagesSettings, SearchSettings, Settings
 from taskdisc.discovery.run import check_run, find, load_selected
 from taskdisc.pool import Pool
+from taskdisc.processes import in_own_process, resident_bytes
 from taskdisc.progress import Progress
 from taskdisc.studies.drawing import figure_of
 from taskdisc.studies.study import Answer, Cell, Plot, Record, Study
@@ -38,9 +34,7 @@ def measure(settings: ScaleSettings, cell: Cell, pool: Pool, progress: Progress)
     both. `memory_gb` is by how much the process has grown at its peak since the images were
     loaded, `stated_gb` what the run says beforehand that its closed form needs.
     """
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(max_workers=1, mp_context=context) as process:
-        return process.submit(_measured, settings, cell["n_images"]).result()
+    return in_own_process(_measured, settings, cell["n_images"])
 
 
 def answer(settings: ScaleSettings, records: list[Record]) -> Answer:
@@ -53,7 +47,7 @@ def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
     images = load_selected(settings.images.model_copy(update=drawn), Progress())
     pool = Pool(1, "cpu")
     space = check_run(images, settings.search, pool)  # refuses what would not fit
-    before, _ = _resident_gb()
+    before, _ = resident_bytes()
     clock, cpu = time.perf_counter(), time.process_time()
     _ = space.quadratic
     set_up = time.perf_counter() - clock
@@ -63,21 +57,9 @@ def _measured(settings: ScaleSettings, n_images: int) -> dict[str, Any]:
         "search_s": round(time.perf_counter() - clock - set_up, 2),
         "cpu_s": round(time.process_time() - cpu, 2),
         "put_forward": len(found.candidates),
-        "memory_gb": round(_resident_gb()[1] - before, 3),
+        "memory_gb": round((resident_bytes()[1] - before) / 1e9, 3),
         "stated_gb": round(space.memory / 1e9, 3),
     }
-
-
-def _resident_gb() -> tuple[float, float]:
-    """Memory of this process: now, and the most so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, whose `ru_maxrss` begins with what the parent process held
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        now, most = (int(lines[name].split()[0]) * 1024 / 1e9 for name in ("VmRSS", "VmHWM"))
-        return now, most
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    most = peak / (1e9 if sys.platform == "darwin" else 1e6)
-    return most, most
 
 
 def _reading(table: list[dict[str, Any]]) -> str:

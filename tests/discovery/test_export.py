@@ -11,9 +11,9 @@ from taskdisc import Tasks, load_tasks
 from taskdisc.cli import app
 from taskdisc.config import SearchSettings, dump_settings
 from taskdisc.discovery.export import export_tasks
-from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.tasks import check_made_for
+from taskdisc.discovery.trials import Trial
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import write_atomic, write_json, write_npz
 from taskdisc.images import ImageSet
@@ -71,6 +71,20 @@ def test_all_tasks_go_out_best_first(tmp_path: Path, images: ImageSet) -> None:
     assert tasks.runs.tolist() == ["run", "run"]
     assert np.array_equal(read_labelings(tmp_path / "out.npz"), result.labelings[:2])
     check_made_for(tmp_path / "out.npz", images)
+
+
+def test_every_labeling_goes_out_where_that_is_asked_for(tmp_path: Path, images: ImageSet) -> None:
+    result = finished(tmp_path / "run", images, means=[0.02, 0.01, 0.03])  # no task at all
+    with pytest.raises(
+        SettingError, match=r"at least one task .* write them all the same by --all"
+    ):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz")
+    exported = export_tasks([tmp_path / "run"], tmp_path / "out.npz", every=True)
+    assert [row.is_task for row in exported] == [False] * 3
+    assert np.array_equal(load_tasks(tmp_path / "out.npz").labelings, result.labelings)
+    keep = keep_file(tmp_path / "keep.json", result, [(0, "", True)])
+    with pytest.raises(SettingError, match="--keep must be left out where --all is given"):
+        export_tasks([tmp_path / "run"], tmp_path / "out.npz", keep, every=True)
 
 
 def test_what_was_kept_goes_out_in_its_order_with_its_names(

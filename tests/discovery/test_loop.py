@@ -8,10 +8,11 @@ import pytest
 
 from taskdisc.config import SearchSettings, settings_from
 from taskdisc.discovery import loop
-from taskdisc.discovery.loop import WORST, Trial, run_trials
+from taskdisc.discovery.loop import WORST, run_trials
 from taskdisc.discovery.proposers import PROPOSERS, NevergradProposer, Proposer
 from taskdisc.discovery.row import Row
 from taskdisc.discovery.space import Space
+from taskdisc.discovery.trials import Trial
 from taskdisc.errors import RunFailedError, RunFolderError
 from taskdisc.images import ImageSet, as_image_set
 from taskdisc.journal import MemoryJournal

@@ -154,7 +154,7 @@ def test_a_second_writer_is_refused_and_a_killed_one_leaves_a_run_that_goes_on(
 ) -> None:
     path, process = writer
     before = (path / "trials.jsonl").read_bytes()
-    with pytest.raises(RunFolderError, match="one writer, and another process is writing"):
+    with pytest.raises(RunFolderError, match=rf"one writer, and process {process.pid} on "):
         open_folder(path)
     assert (path / "trials.jsonl").read_bytes() == before
 

@@ -153,6 +153,13 @@ def test_positions_in_the_source_do_not_matter_but_for_equal_images(images: Imag
         tasks.on(images.take([0, 1, 2]))
 
 
+def with_other_pixels(images: ImageSet, *positions: int) -> ImageSet:
+    """Another version of an image set: one pixel of some of its images is another."""
+    pixels = images.images.copy()
+    pixels[list(positions), 3, 3] ^= 1
+    return replace(images, images=pixels)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -160,6 +167,7 @@ def test_positions_in_the_source_do_not_matter_but_for_equal_images(images: Imag
         (lambda d: d.take(np.arange(24)), "got 1 of them not among the 24"),
         (lambda d: d.resized(24), r"got 20 .*\(that of this index has other pixels"),
         (lambda d: replace(d, images=255 - d.images), "other pixels: another version"),
+        (lambda d: with_other_pixels(d, 6, 20), "got 2 of them .* other pixels: another version"),
     ],
 )
 @pytest.mark.parametrize("ending", ENDINGS)

@@ -6,9 +6,9 @@ import pytest
 
 from taskdisc import load_tasks, search
 from taskdisc.config import SearchSettings
-from taskdisc.discovery.loop import Trial
 from taskdisc.discovery.result import SearchResult
 from taskdisc.discovery.tasks import check_made_for
+from taskdisc.discovery.trials import Trial
 from taskdisc.errors import RunFolderError, SettingError, TaskdiscError
 from taskdisc.files import write_npz
 from taskdisc.images import ImageSet

@@ -1,5 +1,6 @@
 """Auxiliary tasks: discovered ones, and the controls that they have to beat."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,3 +163,22 @@ def test_a_file_without_tasks_has_no_auxiliaries(found: Path) -> None:
     write_npz(found, none)
     with pytest.raises(RunFolderError, match="must be at least one to be auxiliaries, got none"):
         resolved(str(found))
+
+
+@pytest.mark.parametrize("change", ["pixel", "less", "more"])
+def test_tasks_of_another_version_of_the_images(found: Path, change: str) -> None:
+    every = images().resized(32)
+    known = [every.indices.tolist().index(i) for i in load_tasks(found).indices]
+    if change == "pixel":
+        pixels = every.images.copy()
+        pixels[known[7], 3, 3] ^= 1
+        other = replace(every, images=pixels)
+    else:
+        other = every.take(np.setdiff1d(np.arange(120), known[:1])) if change == "less" else every
+    split = split_of(len(other), 0.2, 0.2, 0)
+    if change == "more":  # those that they do not know have no label
+        assert len(auxiliary_tasks(str(found), other, split, 0)) == 2
+        return
+    version = r" \(that of this index has other pixels: another version" * (change == "pixel")
+    with pytest.raises(SettingError, match=f"all 60 .* got 1 of them not among .*{version}"):
+        auxiliary_tasks(str(found), other, split, 0)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,13 @@ from typer.testing import CliRunner
 from taskdisc import benchmark
 from taskdisc.cli import app
 from taskdisc.config import read_settings
+from taskdisc.discovery.formats import FORMATS
 from taskdisc.errors import SettingError
 from taskdisc.mtl import turns
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.bench import N_STEPS, BenchSettings, Cost, Table, _compared, as_csv, bench
+from taskdisc.mtl.bench_export import ExportBenchSettings
 from taskdisc.mtl.gradients import SharedGradients
 from taskdisc.mtl.memory import LiveTensors
 from taskdisc.mtl.module import MultiTaskModule
@@ -211,6 +214,28 @@ def test_bench_alone_is_that_of_scores(
     for options in ([], ["--rounds", "3", "--jobs", "1"]):
         assert CliRunner().invoke(app, [*arguments, *options]).exit_code == 0
     assert given == [(5, 0), (3, 1)]
+
+
+def test_the_way_of_tasks_is_measured_stage_by_stage() -> None:
+    few = ["bench", "export", "--images=200", "--tasks=3", "--batch=8", "--json"]
+    done = CliRunner().invoke(app, few)
+    assert done.exit_code == 0, done.output
+    stages = {row["stage"]: row for row in json.loads(done.stdout)["stages"]}
+    formats = [name for name in FORMATS if name != "parquet" or find_spec("pyarrow")]
+    assert list(stages) == [
+        *(f"export {name}" for name in formats),
+        *(f"load_tasks {name}" for name in formats),
+        *("TaskDataset", "training"),
+    ]
+    for stage, row in stages.items():
+        assert row["seconds"] > 0 and row["peak_bytes"] >= 0
+        assert row["image_bytes"] == (0 if "export" in stage else 200 * 32 * 32 * 3)
+
+
+@pytest.mark.parametrize("change", ["images=99", "images=101", "tasks=0", "batch=0"])
+def test_bad_settings_of_that_are_refused(change: str) -> None:
+    with pytest.raises(SettingError, match=f"`{change.split('=')[0]}` must be"):
+        read_settings(ExportBenchSettings, None, [change])
 
 
 def test_the_command_prints_tables_or_json_and_writes_a_file(tmp_path: Any) -> None:

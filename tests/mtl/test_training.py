@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import signal
+import tempfile
+import tracemalloc
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,7 +28,7 @@ from taskdisc.errors import ImageSetError, RunFailedError, RunFolderError, Setti
 from taskdisc.mtl.architectures.hard_sharing import HardSharing
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.data import Batches
-from taskdisc.mtl.module import ORDER, MultiTaskModule
+from taskdisc.mtl.module import ORDER, MultiTaskModule, on_device
 from taskdisc.mtl.tasks import Task
 from taskdisc.mtl.train import BEST, EPOCHS, LAST, best_epoch, check_checkpoint, trainer_of
 from taskdisc.mtl.weightings import WEIGHTINGS, Needs
@@ -542,6 +544,20 @@ def test_labels_that_are_missing_where_they_are_needed(number: int) -> None:
     assert set(fitted.history[0]["validation"][number].values()) == {None}
 
 
+@pytest.mark.parametrize(
+    "weighting",
+    ["equal", "uncertainty", "cosine-weighted", "pcgrad", "upgrad", "pcd", "imtl-g", "nash-mtl"],
+)
+def test_a_task_without_a_label_in_any_batch_harms_nothing(weighting: str) -> None:
+    of = tasks()
+    even = np.arange(0, 120, 2)
+    of = [without(of[0], even), *(without(task, even + 1) for task in of[1:])]
+    training = {"main_share": 1.0, "epoch": "last"}  # batches are of the main task's images alone
+    made = fit(module(row(training, weighting=weighting), of))
+    assert all(p.isfinite().all() for p in made.network.parameters())
+    assert made.history[0]["losses"][1:] == [0, 0]
+
+
 # ---- what it leaves for others -------------------------------------------------------------
 
 
@@ -821,6 +837,22 @@ def test_inputs_on_the_device_are_those_of_the_host() -> None:
     assert made._on_device is None
 
 
+def test_inputs_go_to_the_device_in_parts(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2500, 16, 16, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    tracemalloc.start()
+    try:
+        found = on_device(mapped, torch.device("cpu"))  # what torch holds is not traced
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert torch.equal(found, torch.from_numpy(pixels))
+    assert most < 0.6 * pixels.nbytes
+    floats = on_device(np.ones((3, 2), dtype=np.float32), torch.device("cpu"))
+    assert floats.dtype == torch.float32 and floats.tolist() == [[1, 1]] * 3
+
+
 # ---- memory --------------------------------------------------------------------------------
 
 
@@ -844,3 +876,13 @@ def test_epochs_leave_nothing_behind(
     assert counts[1] == counts[2]
     gc.collect()
     assert made() is None
+
+
+def test_checkpoints_are_written_beside_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Elsewhere may be another disk, from which they would be copied and not renamed.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    run(tmp_path / "run", row())
+    assert check_checkpoint(tmp_path / "run" / LAST)["history"]
+    assert not list((tmp_path / "run").glob(".*"))

@@ -1,5 +1,6 @@
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 
 from taskdisc.report import plots
@@ -49,6 +50,22 @@ def test_plots_are_drawn_within_their_frame(svg: str) -> None:
         assert 0 <= float(dot.get("cx", -1)) <= width
         assert 0 <= float(dot.get("cy", -1)) <= height
     assert "nan" not in svg
+
+
+def test_of_very_many_trials_one_dot_is_drawn_for_those_on_one_place() -> None:
+    def dots(n: int) -> set[tuple[float, ...]]:
+        seen = np.random.default_rng(0).random(n).tolist()
+        svg = plots.best_so_far(seen, np.maximum.accumulate(seen).tolist(), [])
+        (path, _) = ET.fromstring(svg).findall("path[@class='dots']")  # and that of the legend
+        parts = path.get("d", "").replace("h0", "").split("M")[1:]
+        found = [tuple(map(float, part.split())) for part in parts]
+        assert len(found) == len(set(found)) or n <= plots.MOST_DOTS
+        return set(found)
+
+    few, many = dots(plots.MOST_DOTS), dots(plots.MOST_DOTS + 60_000)
+    assert all(x == round(x) and y == round(y) for x, y in many)
+    # The same cloud: of its squares of 10 by 10 none is empty that was not.
+    assert {(x // 10, y // 10) for x, y in few} == {(x // 10, y // 10) for x, y in many}
 
 
 def test_dots_are_where_the_scores_are() -> None:

@@ -1,14 +1,17 @@
 """Comparisons of ways to train several tasks: their settings, their answer, and a small run."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from taskdisc.config import read_settings, settings_from
-from taskdisc.errors import SettingError
+from taskdisc.config import ImagesSettings, read_settings, settings_from
+from taskdisc.errors import ImageSetError, SettingError
+from taskdisc.files import write_npz
 from taskdisc.mtl.architectures import ARCHITECTURES
 from taskdisc.mtl.data import tasks_of
 from taskdisc.mtl.schedules import SCHEDULES
@@ -16,12 +19,14 @@ from taskdisc.mtl.weightings import WEIGHTINGS
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES
+from taskdisc.studies.images import source_of
 from taskdisc.studies.multi_task import (
     ComparisonSettings,
     answer_of,
     cells,
     check,
     check_rows,
+    images_of,
     with_auxiliaries,
     work_of,
 )
@@ -154,6 +159,42 @@ TWO_TASKS = {"tasks": {"a": ONE, "b": ONE}}
         (
             {"tasks": {"random 1": ONE}, "rows": {"a": {"aux": "random:2"}}},
             "`tasks` must have other names than auxiliary tasks, got 'random 1'",
+        ),
+        (
+            {
+                "tasks": {"auxiliaries": ONE},
+                "rows": {"a": {"aux": "random:2", "aux_joined": True}},
+            },
+            "`tasks` must have other names than auxiliary tasks, got 'auxiliaries'",
+        ),
+        (
+            {"rows": {"a": {"aux": "random:2", "aux_tasks": [], "aux_joined": True}}},
+            "`aux_tasks` must name at least one, got none; leave out `aux`",
+        ),
+        ({"rows": {"a": {"aux_joined": 3}}}, "`rows.a.aux_joined` must be a valid boolean"),
+        ({"rows": {"a": {"aux_weight": -1}}}, "`rows.a.aux_weight` must be greater than or equal"),
+        ({"rows": {"a": {"aux_weight": math.inf}}}, "`rows.a.aux_weight` must be a finite number"),
+        (
+            {"rows": {"a": {"training": {"decay": "linear"}}}},
+            "`rows.a.training.decay` must be one of none, cosine, got 'linear'",
+        ),
+        (
+            {"common": {"training": {"epoch": "first"}}},
+            "`common.training.epoch` must be one of best, last, got 'first'",
+        ),
+        ({"common": {"training": {"main_share": 0}}}, "`common.training.main_share` must be great"),
+        ({"rows": {"a": {"training": {"main_share": 1.5}}}}, "must be less than or equal to 1, go"),
+        (
+            {"rows": {"a": {"training": {"main_share": 0.5}}}},
+            "`training.main_share` must be left out where there is no main task, got 0.5; name one",
+        ),
+        (
+            {"tasks": {"a": {**ONE, "labelled_validation": -1}}},
+            "`tasks.a.labelled_validation` must be greater than or equal to 0, got -1",
+        ),
+        (
+            {"tasks": {"a": {**ONE, "labelled_validation": 900}}, "rows": {"a": {}}},
+            "`labelled_validation` of task 'a' must be at most the 270 validation images that have",
         ),
         ({"across": {"x": {"wei": 1}}}, "in `across.x`, `wei` is not a setting"),
         (
@@ -493,6 +534,72 @@ def test_auxiliaries_follow_the_split() -> None:
         known = np.flatnonzero(work.tasks[-1].known)
         assert not np.isin(work.split.test, known).any()
         assert np.isin(work.split.train, known).all()
+
+
+def without_both_labels(got: str, train: np.ndarray) -> np.ndarray:
+    """Labels of 120 images, with one for all or none among those that train."""
+    labels = np.arange(120) % 2
+    labels[train] = -1 if got == "none" else 1
+    return labels
+
+
+@pytest.mark.parametrize("aux_joined", [False, True])
+@pytest.mark.parametrize("training", [{}, {"main_share": 0.5}])
+@pytest.mark.parametrize("got", ["none", "one for all of 78"])
+def test_an_auxiliary_has_both_labels_among_the_training_images(
+    tmp_path: Path, got: str, aux_joined: bool, training: dict[str, float]
+) -> None:
+    values = {**SMALL, "images": {"n_images": 120}, "main": "digit", "rows": {"a": {}}}
+    plain = work_of(settings_of(**values), {"row": "a", "seed": 0})
+    labelings = np.stack([np.arange(120) // 2 % 2, without_both_labels(got, plain.split.train)])
+    arrays = {
+        "labelings": labelings.astype(np.int8),
+        "indices": plain.images.indices,
+        "hashes": np.array(plain.images.hashes()),
+        **{name: np.ones(2) for name in ("taskness", "sem", "p_adjusted")},
+    }
+    write_npz(tmp_path / "tasks.npz", arrays)
+    row = {"aux": str(tmp_path / "tasks.npz"), "aux_joined": aux_joined, "training": training}
+    words = f"task 'labeling-2' must have two labels among the 78 training images, got {got};"
+    with pytest.raises(SettingError, match=words):
+        work_of(settings_of(**{**values, "rows": {"a": row}}), {"row": "a", "seed": 0})
+    row["aux_tasks"] = ["labeling-1"]  # the cure
+    work = work_of(settings_of(**{**values, "rows": {"a": row}}), {"row": "a", "seed": 0})
+    assert work.tasks[-1].name == ("auxiliaries" if aux_joined else "labeling-1")
+
+
+def divided(folder: Path, **sides: int) -> Path:
+    """A folder of class folders in splits, of images of a side each."""
+    for seed, (split, side) in enumerate(sides.items()):
+        rng = np.random.default_rng(seed)
+        for name in "ab":
+            (folder / split / name).mkdir(parents=True)
+            for i in range(4):
+                pixels = rng.integers(0, 256, (side, side, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+def test_both_splits_are_one_map_of_the_cache(tmp_path: Path) -> None:
+    given = ImagesSettings(source="folder", root=str(divided(tmp_path / "i", train=32, test=32)))
+    both, n_test = images_of.__wrapped__(given, "test")
+    assert n_test == 8 and len(both) == 16
+    train, test = (source_of(given.model_copy(update={"split": s})) for s in ("train", "test"))
+    np.testing.assert_array_equal(both.images, np.concatenate([train.images, test.images]))
+    for name, column in both.targets.items():
+        assert column.tolist() == [*train.targets[name], *test.targets[name]]
+    # Neither this process nor another one holds a copy.
+    assert isinstance(both.images, np.memmap) and not both.images.flags.writeable
+    again, _ = images_of.__wrapped__(given, "test")
+    assert again.images.filename == both.images.filename
+
+
+def test_both_splits_have_images_of_one_size(tmp_path: Path) -> None:
+    root = str(divided(tmp_path / "i", train=32, test=40))
+    given = ImagesSettings(source="folder", root=root, size="own")
+    words = "'test' must be as large as those of 'train', 32 x 32 pixels, got 40 x 40; set"
+    with pytest.raises(ImageSetError, match=words):
+        images_of.__wrapped__(given, "test")
 
 
 def test_names_are_shown_as_they_are(tmp_path: Path) -> None:

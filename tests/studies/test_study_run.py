@@ -54,6 +54,7 @@ def test_a_study_leaves_all_its_files(straight: Path) -> None:
     assert names == {
         "config.yaml",
         "environment.json",
+        "lock",
         "cells.jsonl",
         "table.csv",
         "reading.txt",
