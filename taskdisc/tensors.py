@@ -44,6 +44,17 @@ def load_tensors(path: Path, mapped: bool = False) -> Any:
         raise ValueError(one_line(error)) from error
 
 
+class _Short:
+    """A file of which no more is ever asked for than it has: room for that is made beforehand."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self._file, self._most = file, most
+        self.readline = file.readline
+
+    def read(self, n: int) -> bytes:
+        return self._file.read(min(n, self._most))
+
+
 class _Storage(NamedTuple):
     """Stands for the memory of tensors."""
 
@@ -66,7 +77,7 @@ class _StandIns(pickle._Unpickler):
     """
 
     def __init__(self, file: IO[bytes], most: int) -> None:
-        super().__init__(file, encoding="utf-8")
+        super().__init__(_Short(file, most), encoding="utf-8")
         self._most = most
 
     def find_class(self, module: str, name: str) -> Any:
@@ -112,6 +123,7 @@ def _check(path: Path) -> None:
                 if not number and value != 0x1950A86A20F9469CFC6C:
                     raise ValueError("it is no file of PyTorch")
             check_nested(value, entries, _MOST_PARTS)
+            _StandIns(file, n_bytes).load()  # names of what follows
             return
         file.seek(0)
         with zipfile.ZipFile(file) as archive:

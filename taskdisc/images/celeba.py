@@ -89,8 +89,7 @@ def _attributes(tree: Tree) -> tuple[list[str], list[str], np.ndarray]:
     names = lines[1].split() if len(lines) > 1 else []
     if not names or len(set(names)) < len(names):
         raise ImageSetError(
-            f"Line 2 of '{shown}' must name the attributes, each once, got "
-            f"{' '.join(names) or 'nothing'}."
+            f"Line 2 of '{shown}' must name the attributes, each once, got {_named(names)}."
         )
     rows = [line for line in lines[2:] if line.strip()]
     if lines[0].strip() != str(len(rows)) or not rows:
@@ -106,7 +105,7 @@ def _attributes(tree: Tree) -> tuple[list[str], list[str], np.ndarray]:
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
             raise ImageSetError(
                 f"Every face in '{shown}' must have {len(names)} values, 1 or -1, got another row "
-                f"for '{row[0]}': {' '.join(row[1:])!r}."
+                f"for '{row[0]}': {_named(row[1:])}."
             )
         values[number] = [value == "1" for value in row[1:]]
         faces.append(row[0])
@@ -114,6 +113,11 @@ def _attributes(tree: Tree) -> tuple[list[str], list[str], np.ndarray]:
     if twice:
         raise ImageSetError(f"Every face in '{shown}' must be there once, got '{twice[0]}' twice.")
     return names, faces, values
+
+
+def _named(words: list[str]) -> str:
+    """Words within a sentence: some of them, and how many there are."""
+    return f"{' '.join(words[:8])}{' …' if len(words) > 8 else ''} ({len(words) or 'nothing'})"
 
 
 def _partition(tree: Tree) -> dict[str, str]:

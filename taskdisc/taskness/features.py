@@ -58,7 +58,7 @@ def features(name: str, image_set: ImageSet, device: str = "cpu") -> np.ndarray:
     row = KINDS[kind]
     found = row(argument, image_set, device)
     # Row by row, for no truth value of every entry needs to be kept.
-    finite = np.array([bool((np.abs(row) < LARGEST).all()) for row in found])
+    finite = np.array([float(np.abs(row).max()) < LARGEST for row in found])
     if not finite.all():
         raise ImageSetError(
             f"`closed_form.features` must be finite numbers below {LARGEST:g} in size, got NaN, "
