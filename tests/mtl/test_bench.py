@@ -16,7 +16,7 @@ from taskdisc.cli import app
 from taskdisc.config import read_settings
 from taskdisc.discovery.formats import FORMATS
 from taskdisc.errors import SettingError
-from taskdisc.mtl import turns
+from taskdisc.mtl import bench_export, turns
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.bench import N_STEPS, BenchSettings, Cost, Table, _compared, as_csv, bench
@@ -216,7 +216,9 @@ def test_bench_alone_is_that_of_scores(
     assert given == [(5, 0), (3, 1)]
 
 
-def test_the_way_of_tasks_is_measured_stage_by_stage() -> None:
+def test_the_way_of_tasks_is_measured_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    # In this process, for another one takes seconds to import what it needs.
+    monkeypatch.setattr(bench_export, "in_own_process", lambda work, *given: work(*given))
     few = ["bench", "export", "--images=200", "--tasks=3", "--batch=8", "--json"]
     done = CliRunner().invoke(app, few)
     assert done.exit_code == 0, done.output
