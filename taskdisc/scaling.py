@@ -1,19 +1,16 @@
 """How time and memory grow with size: a row of `MEASUREMENTS` is a table of `bench scaling`."""
 
 import math
-import resource
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import numpy as np
 
 from taskdisc import long_searches
 from taskdisc.labelings import n_positives, random_labelings
+from taskdisc.processes import in_own_process, resident_bytes
 
 
 @dataclass(frozen=True)
@@ -51,8 +48,7 @@ class Cost:
 def costs(measurement: Measurement, rounds: int) -> Iterator[Cost]:
     """The cost of each size, each measured in a process of its own after a run that is not."""
     for size in measurement.sizes:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
-            yield process.submit(cost, measurement.prepare, size, rounds).result()
+        yield in_own_process(cost, measurement.prepare, size, rounds)
 
 
 def cost(prepare: Callable[[int], Callable[[], object]], size: int, rounds: int) -> Cost:
@@ -64,9 +60,8 @@ def cost(prepare: Callable[[int], Callable[[], object]], size: int, rounds: int)
         start = time.process_time()
         run()
         seconds.append(time.process_time() - start)
-    units_per_mib = 2**20 if sys.platform == "darwin" else 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / units_per_mib
-    return Cost(size, tuple(seconds), peak)
+    _, peak = resident_bytes()
+    return Cost(size, tuple(seconds), peak / 2**20)
 
 
 def growth(before: Cost, after: Cost) -> float:

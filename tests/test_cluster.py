@@ -172,7 +172,12 @@ def test_what_a_killed_worker_was_at_is_done_again(
     assert found + list(results) == [number * number for number in range(8)]
 
 
-def test_leaving_early_stops_what_a_worker_is_at(pool: Cluster, tmp_path: Path) -> None:
+def test_leaving_early_stops_what_a_worker_is_at(
+    pool: Cluster, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    # A shell that puts the tests in the background has them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     marks = [tmp_path / name for name in "ab"]
     results = pool.map(endless, map(str, marks), ordered=False)
 

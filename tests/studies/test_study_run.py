@@ -179,6 +179,7 @@ def test_what_is_wrong_is_said_before_a_folder_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("benefit_tasks")
 @pytest.mark.parametrize("name", [name for name, row in STUDIES.items() if not row.command])
 def test_every_study_has_settings_for_photographs_and_small_ones(name: str) -> None:
     kind = STUDIES[name].settings
