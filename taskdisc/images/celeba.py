@@ -117,7 +117,9 @@ def _attributes(tree: Tree) -> tuple[list[str], list[str], np.ndarray]:
 
 def _named(words: list[str]) -> str:
     """Words within a sentence: some of them, and how many there are."""
-    return f"{' '.join(words[:8])}{' …' if len(words) > 8 else ''} ({len(words) or 'nothing'})"
+    if not words:
+        return "nothing"
+    return f"{' '.join(words[:8])}{' …' if len(words) > 8 else ''} ({len(words)})"
 
 
 def _partition(tree: Tree) -> dict[str, str]:
