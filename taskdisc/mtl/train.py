@@ -22,7 +22,7 @@ from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.architectures.base import MultiTaskNetwork, reach
 from taskdisc.mtl.backbones import make_backbone
 from taskdisc.mtl.backbones.base import Backbone, frozen_features
-from taskdisc.mtl.config import RowSettings
+from taskdisc.mtl.config import RowSettings, TrainingSettings
 from taskdisc.mtl.data import Split
 from taskdisc.mtl.kinds import KINDS
 from taskdisc.mtl.module import MultiTaskModule, flat_record
@@ -118,8 +118,10 @@ def train(
     goes_on = last.exists()
     n_before = 0
     if goes_on:
-        check_checkpoint(best)
-        n_before = len(check_checkpoint(last)["history"])
+        before = check_checkpoint(last)["history"]
+        n_before = len(before)
+        if chosen_epoch(before, row.training) <= n_before:
+            check_checkpoint(best)
     features = features_of(images, split, row, device)
     module = module_of(images, tasks, split, row, main=main, seed=seed, features=features)
     trainer = trainer_of(row, folder, device, devices, progress)
@@ -140,7 +142,7 @@ def train(
     return Trained(
         module.tested,
         {task.name: blind(task, split.train, split.test) for task in tasks},
-        len(history) if row.training.epoch == "last" else best_epoch(history),
+        chosen_epoch(history, row.training),
         history,
         [asdict(shown) for shown in module.network.shown([task.name for task in tasks])],
         sum(p.numel() for n, p in module.network.named_parameters() if module.reached.get(n)),
@@ -153,6 +155,11 @@ def best_epoch(history: Sequence[Mapping[str, Any]]) -> int:
     """The epoch, from 1, with the highest score, of equals the first."""
     scores = [-np.inf if record["score"] is None else record["score"] for record in history]
     return 1 + int(np.argmax(scores))
+
+
+def chosen_epoch(history: Sequence[Mapping[str, Any]], training: TrainingSettings) -> int:
+    """The epoch, from 1, that is to be tested; the last one may be yet to come."""
+    return training.epochs if training.epoch == "last" else best_epoch(history)
 
 
 def check_checkpoint(path: Path) -> dict[str, Any]:
@@ -211,7 +218,7 @@ class _Saving(Checkpoint):
         assert isinstance(pl_module, MultiTaskModule)
         history = pl_module.history
         # The last one last: without it, the epoch is trained and saved once more.
-        if pl_module.training_settings.epoch == "last" or best_epoch(history) == len(history):
+        if chosen_epoch(history, pl_module.training_settings) == len(history):
             trainer.save_checkpoint(self.folder / BEST)
         trainer.save_checkpoint(self.folder / LAST)
         if trainer.is_global_zero:

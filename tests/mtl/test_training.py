@@ -326,6 +326,7 @@ RESUMED: dict[str, dict[str, Any]] = {
     "normalised": {"backbone": {"name": "convnet", "width": 4}, "weighting": "modo"},
     "dropout": {"backbone": "lenet", "weighting": "pcgrad"},
     "bf16": {"training": {"precision": "bf16-mixed"}, "weighting": "pcgrad"},
+    "last": {"training": {"epoch": "last", "decay": "cosine"}},
 }
 
 
