@@ -15,7 +15,7 @@ from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies.multi_task import images_of
 from taskdisc.studies.probe_answer import BUILT_IN, ROTATION, UNTRAINED, answer_of
-from taskdisc.studies.study import Answer, Cell, Record, Study
+from taskdisc.studies.study import Cell, Study
 
 if TYPE_CHECKING:
     from taskdisc.images import ImageSet
@@ -141,15 +141,17 @@ def pretext_of(settings: ProbeSettings, source: str, drawn: Drawn, seed: int) ->
     """What trains the backbone of a row; test images have no label of it.
 
     Raises:
-        SettingError: no such tasks, or images that cannot be turned.
+        SettingError: no such tasks, or one from which nothing is to be learned.
+        ImageSetError: images that cannot be turned.
         RunFolderError: a file holds no tasks, or tasks of other images.
     """
-    from taskdisc.mtl.auxiliaries import auxiliary_tasks, joined
+    from taskdisc.mtl.auxiliaries import auxiliary_tasks, check_both_labels, joined
     from taskdisc.mtl.data import Split
 
     if source == ROTATION:
         return _turned(settings, drawn)
     tasks = auxiliary_tasks(settings.sources[source], drawn.images, drawn.split, seed)
+    check_both_labels(tasks, drawn.split)
     train, validation = drawn.split.train, drawn.split.validation
     split = Split(train, validation, validation)
     return Pretext(drawn.images.images, joined(tasks), split, settings.common)
@@ -247,17 +249,12 @@ def measure(
     return {**found, "probes": probed, "n_test": len(test_at), "n_features": features.shape[1]}
 
 
-def answer(settings: ProbeSettings, records: list[Record]) -> Answer:
-    """What the records say of each row, for each number of labels."""
-    return answer_of(settings, records)
-
-
 STUDY = Study(
     "how good for a main task are the features that other tasks teach?",
     ProbeSettings,
     cells,
     measure,
-    answer,
+    answer_of,
     check,
     keeps_files=True,
     words={

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedKFold
 
 from taskdisc.config import read_settings, settings_from
 from taskdisc.errors import ImageSetError, SettingError
+from taskdisc.files import write_npz
 from taskdisc.images import ImageSet
 from taskdisc.mtl.train import _Saving, backbone_features, module_of
 from taskdisc.pool import Pool
@@ -20,14 +21,13 @@ from taskdisc.studies.linear_probe import CS, probe, standardised
 from taskdisc.studies.multi_task import images_of
 from taskdisc.studies.probe import (
     ProbeSettings,
-    answer,
     cells,
     check,
     drawn_of,
     measure,
     pretext_of,
 )
-from taskdisc.studies.probe_answer import ROTATION, UNTRAINED
+from taskdisc.studies.probe_answer import ROTATION, UNTRAINED, answer_of
 from taskdisc.studies.run import new_study, open_study, run_study
 from taskdisc.studies.study import Record
 
@@ -277,6 +277,21 @@ def test_a_training_that_was_stopped_goes_on_to_the_same_record(
     assert not (tmp_path / "torn" / "last.ckpt").exists()
 
 
+def test_tasks_from_which_nothing_is_learned_are_refused(tmp_path: Path) -> None:
+    images, _ = images_of(settings_of(**QUICK).images, None)
+    seen = images.resized(32)
+    arrays = {
+        "labelings": np.zeros((1, len(seen)), dtype=np.uint8),
+        "indices": seen.indices,
+        "hashes": np.array(seen.hashes()),
+        **{name: np.ones(1) for name in ("taskness", "sem", "p_adjusted")},
+    }
+    write_npz(tmp_path / "all-no.npz", arrays)
+    settings = settings_of(**{**QUICK, "sources": {"x": str(tmp_path / "all-no.npz")}})
+    with pytest.raises(SettingError, match="auxiliary task 'labeling-1' must have two labels"):
+        check(settings)
+
+
 # ---- the probe --------------------------------------------------------------------------------
 
 
@@ -372,7 +387,7 @@ def records() -> list[Record]:
 
 
 def test_gains_are_paired_by_seed() -> None:
-    found = answer(settings_of(**{**SMALL, "seeds": 3}), records())
+    found = answer_of(settings_of(**{**SMALL, "seeds": 3}), records())
     assert [(line["labelled"], line["source"]) for line in found.table] == [
         (n, name) for n in (10, 40) for name in (UNTRAINED, ROTATION, "random", "classes")
     ]
@@ -392,7 +407,7 @@ def test_gains_are_paired_by_seed() -> None:
 
 
 def test_the_reading_says_which_rows_differ() -> None:
-    reading = answer(settings_of(**{**SMALL, "seeds": 3}), records()).reading
+    reading = answer_of(settings_of(**{**SMALL, "seeds": 3}), records()).reading
     assert "With 10 labels an untrained backbone gives 0.500 ± 0.058." in reading
     assert (
         "Against 'untrained', better: 'classes' +0.201 (+0.199 to +0.203); worse: 'random' -0.101"
@@ -403,7 +418,7 @@ def test_the_reading_says_which_rows_differ() -> None:
     plain = {**SMALL, "sources": {"noise": "random:8"}, "seeds": 1}
     few = [{**r, "source": r["source"].replace("random", "noise")} for r in records()]
     known = [r for r in few if r["seed"] == 0 and r["source"] != "classes"]
-    one = answer(settings_of(**plain), known)
+    one = answer_of(settings_of(**plain), known)
     assert "nan" not in one.reading and "inf" not in one.reading
     assert "Against 'random'" not in one.reading and "had the classes" not in one.reading
     assert "A single seed has no spread" in one.reading
