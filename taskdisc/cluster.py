@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from taskdisc.archives import one_line
 from taskdisc.errors import RunFailedError, SettingError, TaskdiscError
 from taskdisc.pool import Pool, devices_of, one_thread
 
@@ -390,10 +391,9 @@ def _connected(address: str) -> "Client":
         client = Client(address, timeout=CONNECT_S, set_as_default=False, name="taskdisc")
     # A file of a TLS configuration may be missing or damaged, and another service may answer.
     except Exception as error:
-        first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise SettingError(
             f"`cluster` must be the address of a Dask scheduler that runs, got {address!r}, where "
-            f"none answers ({first}); start one with: dask scheduler."
+            f"none answers ({one_line(error)}); start one with: dask scheduler."
         ) from error
     _clients[address] = client
     atexit.register(client.close, timeout=3)

@@ -12,6 +12,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from taskdisc.errors import RunFolderError
+from taskdisc.json_text import parse_json
 
 LOCK = "lock"
 """A file of the run folder; it stays there, and only says something while it is held."""
@@ -126,7 +127,7 @@ def _this_process() -> dict[str, str | int]:
 
 def _words(handle: int) -> str:
     try:
-        said = json.loads(os.pread(handle, 100_000, 0))
+        said = parse_json(os.pread(handle, 100_000, 0))
         return f"process {said['pid']} on {said['host']} ({said['command']}, since {said['since']})"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"  # which has only just taken it
