@@ -133,13 +133,13 @@ def _plain_pool(
     for labeling in labelings:
         masks, seeds = splits_of(protocol, labeling, 0)
         calls += [
-            delayed(_train_plainly)(x, labeling, mask, int(seed), protocol)
+            delayed(train_plainly)(x, labeling, mask, int(seed), protocol)
             for mask, seed in zip(masks, seeds, strict=True)
         ]
     return lambda: Parallel(n_jobs=jobs, batch_size=protocol.n_splits)(calls)
 
 
-def _train_plainly(
+def train_plainly(
     images: np.ndarray, labeling: np.ndarray, validation: np.ndarray, seed: int, protocol: Protocol
 ) -> float:
     """One network trained by autograd; its smallest validation cross-entropy."""

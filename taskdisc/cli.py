@@ -692,6 +692,16 @@ def bench_scaling(
         print(f"{measurement.title}, {rounds} rounds:\n\n{table(measurement, found)}\n")
 
 
+@benches.command("step")
+def bench_step(
+    rounds: Annotated[int, typer.Option(help="Rounds of all ways in turn.", min=1)] = 9,
+) -> None:
+    """Where the time of a training step goes, and how far PyTorch alone could get."""
+    from taskdisc import step_bench
+
+    step_bench.bench_step(rounds)
+
+
 @benches.command("stopping")
 def bench_stopping(changes: Changes = [], jobs: Jobs = 0) -> None:  # noqa: B006
     """What stopping trainings early would save, and how many scores it would change."""

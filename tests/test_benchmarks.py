@@ -1,5 +1,7 @@
 """Both sides of the bench of scores, and what stopping early would save."""
 
+import os
+
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +12,7 @@ from taskdisc.cli import app
 from taskdisc.early_stopping import saving, stopped
 from taskdisc.images import as_image_set
 from taskdisc.pool import Pool
+from taskdisc.step_bench import bench_step
 from taskdisc.taskness import compiled, convolutions
 from taskdisc.taskness.protocol import Protocol
 from taskdisc.taskness.score import Scores, TrainedScorer, read_out
@@ -94,3 +97,13 @@ def test_the_command_prints_what_stopping_saves(monkeypatch: pytest.MonkeyPatch)
     assert printed.exit_code == 0, printed.output
     assert "10 steps" in printed.output and "12 steps" in printed.output
     assert "same g" in printed.output
+
+
+def test_the_parts_of_a_step_are_less_than_the_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    bench_step(2)
+    lines = {line[2:30].strip(): line for line in capsys.readouterr().out.splitlines()[1:]}
+    milliseconds = {name: float(line.split(" ms")[0].split()[-1]) for name, line in lines.items()}
+    whole = milliseconds["PyTorch alone"]
+    assert 0 < milliseconds["… products alone"] < whole
+    assert ("population, compiled" in lines) == (compiled.library() is not None)
+    assert os.environ.get(compiled.SWITCH) is None
