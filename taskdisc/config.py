@@ -382,6 +382,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
             f"the settings file {error.rule}, got {error.got} in '{path}'{error.where}; "
             f"{error.cure}."
         ) from error
+    except IsADirectoryError as error:
+        raise SettingError(
+            f"the settings must be a YAML file, got the folder '{path}'; of a run they are "
+            f"'{path / 'config.yaml'}'."
+        ) from error
     except OSError as error:
         raise SettingError(
             f"the settings file must be readable, got '{path}' ({error.strerror})."
@@ -441,7 +446,8 @@ def _sentence(kind: type[Settings], error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         *parents, name = first["loc"]
         names = _field_names(kind, [str(parent) for parent in parents])
-        return f"`{path}` is not a setting; {did_you_mean(str(name), names)}"
+        within = "".join(f"{part}." for part in parents)
+        return f"`{path}` is not a setting; {did_you_mean(str(name), names, within)}"
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, SettingError):
         return str(cause)

@@ -52,13 +52,16 @@ def shown(value: object) -> str:
     return " ".join(_REPR.repr(value).split())
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
-    """The end of an error sentence about an unknown name: the nearest valid one, or all of them."""
+def did_you_mean(name: str, choices: Iterable[str], within: str = "") -> str:
+    """The end of an error sentence about an unknown name: the nearest valid one, or all of them.
+
+    `within` stands before the nearest one, such as `images.` before one of its settings.
+    """
     choices = sorted(choices)
     lowered = {choice.lower(): choice for choice in choices}
     near = get_close_matches(name.lower(), lowered, n=1)
     if near:
-        return f"did you mean '{lowered[near[0]]}'?"
+        return f"did you mean '{within}{lowered[near[0]]}'?"
     if len(choices) > 12:
         choices = [*choices[:12], "…"]
     return f"choose one of {', '.join(choices)}."

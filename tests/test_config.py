@@ -163,8 +163,11 @@ def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> Non
     ("changes", "words"),
     [
         (["bugdet=3"], "`bugdet` is not a setting; did you mean 'budget'"),
-        (["images.per_clas=3"], "`images.per_clas` is not a setting; did you mean 'per_class'"),
-        (["confirm.n_rnd=30"], "`confirm.n_rnd` is not a setting; did you mean 'n_random'"),
+        (
+            ["images.per_clas=3"],
+            "`images.per_clas` is not a setting; did you mean 'images.per_class'",
+        ),
+        (["confirm.n_rnd=30"], "`confirm.n_rnd` is not a setting; did you mean 'confirm.n_random'"),
         (["protocol.n_step=30"], "`protocol.n_step` .* did you mean 'n_steps'"),
         (["protocol=sourse"], "`protocol` .* did you mean 'source'"),
         (["budget=0"], "`budget` must be greater than or equal to 1, got 0"),
@@ -187,7 +190,7 @@ def test_learning_rates_as_people_write_them(tmp_path: Path, number: str) -> Non
         (["closed_form=3"], "`closed_form` must be a mapping of settings, got 3"),
         (["closed_form.kernel=rfb"], "`closed_form.kernel` .* did you mean 'rbf'"),
         (["closed_form.kernel=linear+"], "`closed_form.kernel` must be a known kernel"),
-        (["closed_form.kernal=rbf"], "`closed_form.kernal` .* did you mean 'kernel'"),
+        (["closed_form.kernal=rbf"], "`closed_form.kernal` .* did you mean 'closed_form.kernel'"),
         (["closed_form.features=randm"], "`closed_form.features` .* did you mean 'random'"),
         (["closed_form.ridge=0"], "`closed_form.ridge` must be greater than 0"),
         (["closed_form.ridge=.nan"], "`closed_form.ridge` must be"),
@@ -229,7 +232,7 @@ def test_bad_changes(changes: list[str], words: str) -> None:
         ("- 1\n- 2\n", "must hold `setting: value` lines"),
         ("budget\n", "must hold `setting: value` lines"),
         ("budget: 5\nbugdet: 6\n", "did you mean 'budget'"),
-        ("images: {sources: digits}\n", "did you mean 'source'"),
+        ("images: {sources: digits}\n", "did you mean 'images.source'"),
         ("1: 2\n", "1"),
         ("protocol: {1: 2}\n", "protocol"),
         ("protocol: {name: [source]}\n", "protocol"),
@@ -290,7 +293,7 @@ def test_a_file_that_would_run_code_does_not(tmp_path: Path) -> None:
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"must be readable, got .*none\.yaml.*No such file"):
         read_settings(SearchSettings, tmp_path / "none.yaml")
-    with pytest.raises(SettingError, match="must be readable"):
+    with pytest.raises(SettingError, match=r"must be a YAML file, got the folder .*config\.yaml"):
         read_settings(SearchSettings, tmp_path)
     (tmp_path / "latin.yaml").write_bytes(b"source: \xff\n")
     with pytest.raises(SettingError, match="must be YAML"):
