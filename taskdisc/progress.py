@@ -59,9 +59,9 @@ class PlainProgress(Progress):
         rate = (self._done - self._known) / max(now - self._since, 1e-9)
         left = (self._total - self._done) / max(rate, 1e-9)
         best = "" if self._best is None else f", best {self._best:.3f}"
+        pace = f", {rate_text(rate)}, {left:.0f} s left" if rate else ""  # nothing was timed yet
         print(
-            f"{self._stage}: {self._done}/{self._total} {self._unit}{best}, "
-            f"{rate_text(rate)}, {left:.0f} s left",
+            f"{self._stage}: {self._done}/{self._total} {self._unit}{best}{pace}",
             file=sys.stderr,
             flush=True,
         )
