@@ -194,17 +194,16 @@ def propagate(
     from taskdisc.taskness.lenet import SIDE
 
     for name, value, least in (
-        ("n_members", n_members, 4),
         ("n_random", n_random, LEAST_RANDOM),
         ("n_steps", n_steps, 0),
         ("seed", seed, 0),
     ):
         if value < least:
             raise SettingError(f"`{name}` must be at least {least}, got {value}.")
-    if n_members % 2:
+    if n_members < 4 or n_members % 2:
         raise SettingError(
-            f"`n_members` must be even, for the halves of the ensemble are compared, "
-            f"got {n_members}."
+            "`n_members` must be an even number of at least 4, for the halves of the ensemble are "
+            f"compared, got {n_members}; --members says how many."
         )
     if not 0 <= abstain < 1:
         raise SettingError(f"`abstain` must be at least 0 and below 1, got {abstain:g}.")

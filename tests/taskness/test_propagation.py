@@ -251,8 +251,8 @@ def test_a_network_that_gets_no_better_is_done(source: ImageSet) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"n_members": 2}, "`n_members` must be at least 4, got 2"),
-        ({"n_members": 5}, "`n_members` must be even"),
+        ({"n_members": 2}, "`n_members` must be an even number of at least 4, for the halves"),
+        ({"n_members": 5}, "got 5; --members says how many"),
         ({"n_random": 2}, "`n_random` must be at least 3, got 2"),
         ({"n_steps": -1}, "`n_steps` must be at least 0, got -1"),
         ({"seed": -1}, "`seed` must be at least 0, got -1"),
