@@ -17,7 +17,9 @@ MOST_NAMED = 4
 
 
 def list_runs(folder: Path) -> list[dict[str, Any]]:
-    """One row per run below `folder`, by name; a damaged run has its fault for a state.
+    """One row per run below `folder`, by name, or that of `folder` where it is a run itself.
+
+    A damaged run has its fault for a state.
 
     `done` counts the labelings that a search has scored and those that it may, or the cells that a
     study or a comparison has measured and all of them; `started` is in UTC. An unfinished run that
@@ -30,6 +32,8 @@ def list_runs(folder: Path) -> list[dict[str, Any]]:
         raise SettingError(
             f"the folder of runs must exist, got '{folder}'; make a run with: taskdisc search"
         )
+    if (folder / CONFIG).is_file():
+        return [_row(folder)]
     return [_row(path.parent) for path in sorted(folder.glob(f"*/{CONFIG}"))]
 
 
@@ -51,7 +55,7 @@ def _row(path: Path) -> dict[str, Any]:
         ),
         NOTHING,
     )
-    row["run"] = path.name
+    row["run"] = path.resolve().name
     try:
         row["made_by"] = made_by(path)
         row["started"] = started(path)

@@ -76,3 +76,10 @@ def test_a_damaged_comparison_does_not_hide_the_others(tmp_path: Path) -> None:
     damaged, whole = list_runs(tmp_path)
     assert damaged["state"].startswith("damaged: ") and damaged["compares"] == "–"
     assert whole["state"] == "unfinished"
+
+
+def test_a_run_itself_is_listed_alone(tmp_path: Path) -> None:
+    comparison(tmp_path / "a", 3)
+    comparison(tmp_path / "b", 0)
+    (row,) = list_runs(tmp_path / "a")
+    assert (row["run"], row["done"]) == ("a", "3/10")
