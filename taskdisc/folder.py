@@ -101,7 +101,8 @@ def made_by(path: Path) -> str:
         RunFolderError: the folder is missing, holds no run, or does not say.
     """
     if not (path / CONFIG).is_file():
-        what = "which does not exist" if not path.exists() else f"which has no {CONFIG}"
+        what = f"which has no {CONFIG}" if path.is_dir() else "which is a file"
+        what = what if path.exists() else "which does not exist"
         raise RunFolderError(
             f"the run folder must be one that a search or a study has made, got '{path}', {what}; "
             "`taskdisc runs` lists those below runs/."

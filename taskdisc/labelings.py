@@ -249,6 +249,11 @@ def read_labelings(path: Path) -> np.ndarray:
     Raises:
         SettingError: no such file, another format, or other values than 0 and 1.
     """
+    if path.is_dir():
+        raise SettingError(
+            f"the labels file must be a .csv or an .npz, got the folder '{path}'; of a run it is "
+            f"'{path / 'tasks.npz'}'."
+        )
     if not path.is_file():
         raise SettingError(f"the labels file must exist, got '{path}'.")
     if path.suffix == ".npz":
@@ -268,8 +273,8 @@ def read_labelings(path: Path) -> np.ndarray:
             raise SettingError(f"'{path}' must be a .csv, but is none ({error}).") from error
     if rows and rows[0][0].startswith("# {"):
         raise SettingError(
-            "the labels file must be a .csv of a labeling per row, got one of an image per row, as "
-            f"export writes it: '{path}'; export the tasks as .npz."
+            f"the labels file must be a .csv of a labeling per row, got '{path}' of an image per "
+            "row, as export writes it; export the tasks as .npz."
         )
     # A heading is a line of words alone; one odd cell among numbers is a mistake to be named.
     if rows and all(_number(cell) is None and re.search("[a-zA-Z]", cell) for cell in rows[0]):

@@ -275,6 +275,8 @@ def bad_folder(path: Path) -> None:
     Image.new("RGB", (32, 32)).save(cats / "whole.png")
     (cats / "torn.png").write_bytes((cats / "whole.png").read_bytes()[:60])
     np.save(path / "three.npy", np.eye(3))
+    np.save(path / "pairs.npy", np.zeros((2, 32, 32, 3), np.uint8))
+    (path / "exported.csv").write_text('# {"schema": 1}\nindex,a\n0,1\n')
     (path / "foreign").mkdir()
     (path / "foreign" / "notes.txt").write_text("not a run")
     (path / "short.csv").write_text("0,1,0\n")
@@ -292,7 +294,7 @@ def bad_folder(path: Path) -> None:
         (["search", "missing.yaml"], ["missing.yaml", "readable"]),
         (["search", "broken.yaml"], ["broken.yaml", "YAML"]),
         (["search", "--set", "budgt=5"], ["budgt", "did you mean 'budget'"]),
-        (["search", "--set", "images.sorce=x"], ["images.sorce", "did you mean 'source'"]),
+        (["search", "--set", "images.sorce=x"], ["images.sorce", "did you mean 'images.source'"]),
         (["search", "--set", "budget=0"], ["budget", "1", "got 0"]),
         (["search", "--set", "protocol.n_splits=0"], ["protocol.n_splits", "1", "got 0"]),
         (["search", "--set", "ratio=3"], ["multiple of", "ratio", "50"]),
@@ -334,7 +336,18 @@ def bad_folder(path: Path) -> None:
         (["search", "--resume", "foreign"], ["foreign", "config.yaml"]),
         (["search", "--resume", "torn"], ["torn", "budget"]),
         (["search", "--resume", "torn", "--seed", "1"], ["--resume must stand", "torn"]),
+        (["search", "torn"], ["the folder 'torn'", "'torn/config.yaml'"]),
+        (
+            ["search", "--set", "images={source: folder, n_classes: 2}", "--root", "pairs.npy"],
+            ["root", "pairs.npy", "source of their own, 'arrays'"],
+        ),
+        (
+            ["search", "--set", "images.source=arrays", "--root", "photos"],
+            ["root", "the folder", "photos'", "'folder'"],
+        ),
         (["score", "gone.csv"], ["gone.csv"]),
+        (["score", "torn"], ["the folder 'torn'", "'torn/tasks.npz'"]),
+        (["score", "exported.csv"], ["'exported.csv'", "labeling per row", ".npz"]),
         (["score", "short.csv"], ["short.csv", "50", "got 3"]),
         (["score", "threes.csv"], ["threes.csv", "0 and 1", "3"]),
         (["score", "short.csv", "--agreement", "--confirm"], ["--agreement", "--confirm"]),
@@ -348,7 +361,12 @@ def bad_folder(path: Path) -> None:
             ["agreement.n_pairs", "1", "got 0"],
         ),
         (["report", "foreign"], ["foreign"]),
-        (["export", "foreign"], ["foreign", "finished run"]),
+        (["report", "three.npy"], ["three.npy", "which is a file"]),
+        (["export", "foreign"], ["foreign", "no config.yaml", "taskdisc runs"]),
+        (["export", "torn"], ["torn", "finished run", "--resume torn"]),
+        (["export", "short.csv"], ["RUN", "the file 'short.csv'"]),
+        (["propagate", "gone"], ["RUN", "'gone'", "does not exist"]),
+        (["propagate", "short.csv"], ["--images", "short.csv"]),
         (["export", "foreign", "--out", "tasks.txt"], [".npz or .csv", "tasks.txt"]),
         (["study", "reliability"], ["study", "score-reliability"]),
         (["study", "noise", "missing.yaml"], ["missing.yaml", "readable"]),

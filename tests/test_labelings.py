@@ -312,7 +312,7 @@ def test_an_npz_with_any_byte_damaged_is_read_or_refused(tmp_path: Path) -> None
     [
         ("none.csv", "must exist, got .*none.csv"),
         ("labels.txt", "must be a .csv or an .npz, got .*labels.txt"),
-        ("folder.csv", "must exist"),
+        ("folder.csv", "got the folder .*folder.csv.*tasks.npz"),
     ],
 )
 def test_other_files(tmp_path: Path, name: str, words: str) -> None:

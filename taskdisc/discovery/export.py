@@ -81,6 +81,9 @@ def export_tasks(
         raise SettingError(
             f"--keep must be left out where --all is given, got '{keep}': it says what is kept."
         )
+    for folder in folders:
+        if folder.is_file():
+            raise RunFolderError(f"RUN must be a run folder, got the file '{folder}'.")
     first = load_tasks(folders[0])
     content = images_content(folders[0])
     for other in folders[1:]:

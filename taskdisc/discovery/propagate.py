@@ -15,7 +15,7 @@ from taskdisc.discovery.folder import folder_settings
 from taskdisc.discovery.formats import format_of
 from taskdisc.discovery.manifest import images_facts
 from taskdisc.discovery.tasks import Tasks, load_tasks, write_tasks
-from taskdisc.errors import SettingError
+from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.files import write_npz
 from taskdisc.images import ImageSet
 from taskdisc.progress import Progress
@@ -149,6 +149,11 @@ def images_to_label(
             settings = read_settings(SearchSettings, config)
         elif run.is_dir():
             settings = folder_settings(run)
+        elif not run.exists():
+            raise RunFolderError(
+                f"RUN must be a finished run or a file of taskdisc export, got '{run}', which does "
+                "not exist; `taskdisc runs` lists the runs below runs/."
+            )
         else:
             raise SettingError(
                 f"--images or --config must be given where RUN is a file, got '{run}', which does "

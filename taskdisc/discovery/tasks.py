@@ -164,6 +164,11 @@ def load_tasks(path: str | Path, images: ImageSet | None = None) -> Tasks:
         raise RunFolderError(
             f"the tasks must be in a run folder, got '{path}', which does not exist."
         )
+    if path.is_dir() and not (path / CONFIG).is_file() and not file.is_file():
+        raise RunFolderError(
+            f"the tasks must be in a run folder, got '{path}', which has no {CONFIG}; "
+            "`taskdisc runs FOLDER` lists the runs in a folder."
+        )
     if not file.is_file():
         raise RunFolderError(
             f"the tasks must be in a finished run, got '{path}', which has none; "

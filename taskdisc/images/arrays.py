@@ -50,6 +50,11 @@ def _read(path: Path) -> dict[str, np.ndarray]:
         return {"images": map_array(path)}
     except ImageSetError:  # a ValueError too
         raise
+    except IsADirectoryError as error:
+        raise ImageSetError(
+            "`root` must be a .npz or .npy of images for source 'arrays', got the folder "
+            f"'{path}'; a folder of image files has a source of its own, 'folder'."
+        ) from error
     except (ValueError, OSError) as error:
         raise ImageSetError(
             f"'{path}' must be a .npz or .npy of plain arrays (no objects, no pickles), "

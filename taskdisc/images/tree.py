@@ -108,8 +108,10 @@ def open_tree(location: Path) -> Iterator[Tree]:
         archive = zipfile.ZipFile(location)
         check_archive(location, archive.infolist())
     except Exception as error:  # a damaged list of members raises almost anything
+        arrays = location.suffix in (".npy", ".npz")
+        cure = "; arrays have a source of their own, 'arrays'" if arrays else ""
         raise ImageSetError(
-            f"`root` must be a folder or a .zip, got '{location}': {_plain(error)}."
+            f"`root` must be a folder or a .zip, got '{location}': {_plain(error)}{cure}."
         ) from error
     with archive:
         yield _Zip(location, archive)
