@@ -937,8 +937,12 @@ def _print_tasks(result: dict[str, Any]) -> None:
     if result["trials"] < result["budget"]:
         print(
             f"{result['trials']} labelings were scored, not {result['budget']}: "
-            "the proposer had no more to offer."
+            f"proposer '{result['proposer']}' found no others."
         )
+    print(
+        f"images searched: {result['n_images']} of '{result['source']}'; `images.n_images`, or "
+        "`images.n_classes` and `images.per_class`, take others."
+    )
     n_tasks = sum(task["is_task"] for task in result["tasks"])
     print(
         f"{n_tasks} of {len(rows)} labelings are tasks: confirmed above "

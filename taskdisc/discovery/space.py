@@ -110,7 +110,8 @@ def _known(image_set: ImageSet, settings: SearchSettings) -> np.ndarray:
             if not classes:
                 raise SettingError(
                     f"`known` must be labelings of {n_pos} positives, as `ratio` asks, got "
-                    f"'{CLASSES}', and no class of these images has {n_pos}; leave it out."
+                    f"'{CLASSES}', and no class of these images has {n_pos}; leave it out, or "
+                    "draw `ratio` + 1 classes of one size."
                 )
             rows.append(np.array(classes))
             continue
