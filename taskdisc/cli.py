@@ -673,11 +673,11 @@ def bench_cluster(
     ] = False,
 ) -> None:
     """How much faster two workers of a Dask scheduler score than one, and what an item costs."""
-    from taskdisc import cluster_bench
+    from taskdisc.cluster import bench
 
-    costs = cluster_bench.bench_cluster(rounds, labelings)
+    costs = bench.bench_cluster(rounds, labelings)
     if simulated:
-        cluster_bench.simulate(costs)
+        bench.simulate(costs)
 
 
 @benches.command("scaling")
