@@ -107,7 +107,7 @@ def search(
     from taskdisc.discovery.folder import GALLERY, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
-    from taskdisc.folder import check_images
+    from taskdisc.folder import check_images, rounding_note
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
@@ -142,6 +142,7 @@ def search(
             images = load_selected(settings.images, progress)
             check_images(folder.path, images)
         _say(f"run folder: {folder.path}", as_json)
+        _say_notes(rounding_note(folder.path, pool), as_json=as_json)
         try:
             result = run_search(images, settings, pool, folder=folder, progress=progress)
         except KeyboardInterrupt:
@@ -550,7 +551,7 @@ def _run_study(
     """Start a study with the settings that were given, or go on with one."""
     from taskdisc.cluster import pool_for
     from taskdisc.config import dump_settings
-    from taskdisc.folder import REPORT, images_note
+    from taskdisc.folder import REPORT, images_note, rounding_note
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
     from taskdisc.studies.run import TABLE, new_study, open_study, run_study, study_named
@@ -574,8 +575,8 @@ def _run_study(
                 )
             folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
-        if note := images_note(folder.path):
-            _say(f"note: {note}", as_json)
+        notes = (images_note(folder.path), rounding_note(folder.path, pool))
+        _say_notes(*notes, as_json=as_json)
         try:
             answer = run_study(folder, pool, progress)
         except KeyboardInterrupt:
@@ -969,3 +970,8 @@ def _default(value: Any) -> str:
 
 def _say(text: str, quietly: bool) -> None:
     print(text, file=sys.stderr if quietly else sys.stdout, flush=True)
+
+
+def _say_notes(*notes: str, as_json: bool) -> None:
+    for note in filter(None, notes):
+        _say(f"note: {note}", as_json)

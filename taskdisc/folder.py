@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from taskdisc.config import Settings, dump_settings
-from taskdisc.errors import RunFolderError
+from taskdisc.errors import RunFolderError, shown
 from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
 from taskdisc.json_text import read_json
@@ -24,6 +24,12 @@ RUNS = Path("runs")
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 REPORT = "report.html"
+
+COMPILED = "compiled_convolutions"
+"""What says in an environment whether `taskness.compiled` was used."""
+
+ROUNDING = ("torch", "numpy")
+"""Packages by which numbers may be rounded otherwise."""
 
 SEARCH = "search"
 """What `made_by` says of a search's folder; of a study's it says `study <name>`."""
@@ -149,6 +155,37 @@ def images_note(path: Path) -> str:
     return str(_said(path, "images").get("note", ""))
 
 
+def rounding_note(path: Path, pool: Pool) -> str:
+    """What a user must know who goes on with a run elsewhere than it was started; mostly nothing.
+
+    Raises:
+        RunFolderError: the folder does not say where it was started.
+    """
+    started, here = _said(path, "packages"), _rounding(pool)
+    # Folders of before it was noted do not say whether the convolutions were compiled.
+    before = {COMPILED: _said(path).get(COMPILED, here[COMPILED])}
+    before |= {name: started.get(name) for name in ROUNDING} if isinstance(started, dict) else {}
+    others = [
+        f"{name.replace('_', ' ')} {shown(before[name])}, not {shown(now)}"
+        for name, now in here.items()
+        if name in before and before[name] != now
+    ]
+    if not others:
+        return ""
+    return (
+        f"the run was started with {' and '.join(others)}, so that what is computed from here on "
+        "may be rounded otherwise than it would have been"
+    )
+
+
+def _rounding(pool: Pool) -> dict[str, Any]:
+    """What decides how numbers are rounded."""
+    from taskdisc.taskness.compiled import library
+
+    compiled = pool.on_cpu and library() is not None
+    return {**{name: version(name) for name in ROUNDING}, COMPILED: compiled}
+
+
 def check_settings(path: Path) -> None:
     """Refuse to go on with a run whose settings were changed since it was started.
 
@@ -211,6 +248,7 @@ def _environment(
         "taskdisc": version("taskdisc"),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
+        COMPILED: _rounding(pool)[COMPILED],
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "device": ",".join(pool.devices),
