@@ -43,8 +43,8 @@ ClusterAt = Annotated[
     typer.Option(
         "--cluster",
         metavar="ADDRESS",
-        help="A Dask scheduler, tcp://host:port, whose workers do the work instead; README, Many "
-        "machines.",
+        help="A Dask scheduler, tcp://host:port or its --scheduler-file, whose workers do the work "
+        "instead; README, Many machines.",
     ),
 ]
 Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]

@@ -57,7 +57,7 @@ def search(
         seed: Decides proposals, splits, initialisations and random labelings.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Told what is going on.
         **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `warm_start`, `scorer`,
             `closed_form` (`kernel`, `features`, `ridge`, `rank`), `train_share`, `protocol`,

@@ -94,7 +94,7 @@ def study(
         name: A key of `STUDIES`, which `taskdisc study` lists.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Told what is going on.
         **settings: Of the study; its defaults are small and on digits.
 

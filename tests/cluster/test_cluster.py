@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from threading import Thread, Timer
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import numpy as np
 import pytest
 import torch
@@ -348,6 +350,28 @@ def test_the_file_of_a_scheduler_that_is_just_starting(
     Timer(0.5, file.write_text, [here.scheduler_file.read_text()]).start()
     assert list(Cluster(str(file), "cpu").map(square, [3])) == [(9, "cpu", 1)]
     assert f"waiting for '{file}'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl makes the certificate")
+def test_only_who_has_the_certificate_gets_in(tmp_path: Path) -> None:
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-nodes", "-keyout", key, "-out", certificate, "-days", "2", "-subj", "/CN=here"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    options = ("--tls-ca-file", certificate, "--tls-cert", certificate, "--tls-key", key)
+    own = {"key": key, "cert": certificate}
+    with ClusterHere(tmp_path, n_workers=1, options=options) as there:
+        assert there.address.startswith("tls://")
+        with pytest.raises(SettingError, match="where none answers"):
+            Cluster(there.address)
+        tls = "distributed.comm.tls"
+        with dask.config.set({f"{tls}.ca-file": certificate, f"{tls}.client": own}):
+            assert list(Cluster(there.address).map(square, [3])) == [(9, "cpu", 1)]
 
 
 def test_dask_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
