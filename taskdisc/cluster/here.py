@@ -18,6 +18,12 @@ START_S = 60
 class ClusterHere:
     """A scheduler of 127.0.0.1 and its workers of one thread each, ended on leaving the context.
 
+    Attributes:
+        address: Of the scheduler.
+        scheduler_file: Where it says the same.
+        scheduler: Its process.
+        workers: Theirs, of those to start with.
+
     Args:
         folder: For their logs and files; it must exist.
         n_workers: Workers to start with.

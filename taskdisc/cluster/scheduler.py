@@ -121,6 +121,7 @@ def _connected(address: str) -> "Client":
     # What goes wrong is said by our errors; Dask would log it several times beside them.
     for name in ("distributed", "distributed.client", "distributed.gc"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    logging.getLogger("asyncio").addFilter(_not_of_dask)
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}):
             client = Client(address, timeout=CONNECT_S, set_as_default=False, name="taskdisc")
@@ -131,5 +132,18 @@ def _connected(address: str) -> "Client":
             f"none answers ({one_line(error)}); start one with: dask scheduler."
         ) from error
     _clients[address] = client
-    atexit.register(client.close, timeout=3)
     return client
+
+
+def _not_of_dask(record: logging.LogRecord) -> bool:
+    """Not what Dask leaves behind where it gave up fetching from a worker that died."""
+    kind = record.exc_info[0] if record.exc_info else None
+    return kind is None or not kind.__module__.startswith("distributed")
+
+
+@atexit.register
+def disconnect() -> None:
+    """End all connections of this process."""
+    while _clients:
+        _, client = _clients.popitem()
+        client.close(timeout=3)

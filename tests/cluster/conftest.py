@@ -8,6 +8,7 @@ import pytest
 
 from taskdisc.cluster import Cluster
 from taskdisc.cluster.here import ClusterHere
+from taskdisc.cluster.scheduler import disconnect
 
 TESTS = Path(__file__).resolve().parent
 
@@ -25,6 +26,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHere]:
     """A scheduler with two workers; a test that kills one starts another one before."""
     with ClusterHere(tmp_path_factory.mktemp("cluster"), n_workers=2) as started:
         yield started
+        disconnect()  # a client tries again for seconds where its scheduler has gone
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Real schedulers and workers, as processes of this machine."""
 
+import gc
 import os
 import re
 import shutil
@@ -68,6 +69,24 @@ def dies_once(item: tuple[int, str], device: str) -> int:
             mark.write_text(str(os.getpid()))
             time.sleep(PATIENCE_S)
     return number * number
+
+
+class Deadly:
+    """A number whose worker dies the first time that it is to be sent."""
+
+    def __init__(self, number: int, mark: Path) -> None:
+        self.number, self.mark = number, mark
+
+    def __reduce__(self) -> Any:
+        if not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return int, (self.number,)
+
+
+def deadly(item: tuple[int, str], device: str) -> Any:
+    number, mark = item
+    return Deadly(number, Path(mark)) if number == 2 else number
 
 
 def stopped(item: tuple[int, str, str], device: str) -> int:
@@ -168,6 +187,22 @@ def test_what_a_killed_worker_was_at_is_done_again(
     assert killed in [worker.pid for worker in here.workers]
     os.kill(killed, signal.SIGKILL)
     assert found + list(results) == [number * number for number in range(8)]
+
+
+def test_what_dies_with_its_worker_before_it_is_fetched_is_done_again(
+    pool: Cluster,
+    here: ClusterHere,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("taskdisc.cluster.pool.FETCH_S", 0.5)
+    here.workers.append(here.add_worker())
+    items = [(number, str(tmp_path / "mark")) for number in range(5)]
+    assert list(pool.map(deadly, items)) == list(range(5))
+    assert (tmp_path / "mark").exists()
+    gc.collect()
+    assert not [record for record in caplog.records if record.name == "asyncio"]
 
 
 @pytest.mark.parametrize("times", ["ended:1", "killed:1", "killed:4"])
@@ -295,6 +330,24 @@ def test_a_killed_scheduler_is_a_failed_run_that_goes_on(tmp_path: Path, digits:
             for folder in (path, straight)
         )
         assert there == here and len(here) == len(set(here)) > 11
+
+
+def test_whatever_goes_wrong_when_the_scheduler_has_gone_is_its_loss(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = SimpleNamespace(status="running")
+    monkeypatch.setattr(scheduler, "_connected", lambda address: client)
+    connection = scheduler.Scheduler("tcp://somewhere:1")
+    with pytest.raises(KeyError), connection.reached():
+        raise KeyError("of ours")
+    for status, error in (("running", OSError("cut")), ("closed", KeyError("closed"))):
+        client.status = "running"
+        with pytest.raises(RunFailedError, match="e:1 was lost"), connection.reached():
+            client.status = status
+            raise error
+    with pytest.raises(RunFailedError, match="was lost"), connection.reached():
+        pass
+    connection.cancel([object()])  # without a word
 
 
 def free_port() -> int:
