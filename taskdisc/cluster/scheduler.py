@@ -1,6 +1,7 @@
 """The connection to a Dask scheduler, of which there is one in a process."""
 
 import atexit
+import gc
 import logging
 import re
 import sys
@@ -122,6 +123,9 @@ def _connected(address: str) -> "Client":
     for name in ("distributed", "distributed.client", "distributed.gc"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     logging.getLogger("asyncio").addFilter(_not_of_dask)
+    # A client that has failed is closed when it is collected. In the thread that the next one
+    # starts, that would wait for the next one, which waits for the thread.
+    gc.collect()
     try:
         with dask.config.set({"distributed.comm.timeouts.connect": f"{CONNECT_S}s"}):
             client = Client(address, timeout=CONNECT_S, set_as_default=False, name="taskdisc")
