@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from taskdisc.archives import one_line
 from taskdisc.cluster import pool_for
-from taskdisc.config import Settings, read_settings, settings_from
+from taskdisc.config import Settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import (
     RunFailedError,
@@ -25,12 +25,11 @@ from taskdisc.errors import (
 )
 from taskdisc.files import csv_text, write_atomic, write_npz
 from taskdisc.folder import (
-    CONFIG,
     REPORT,
     check_images,
-    check_settings,
     made_by,
     make_folder,
+    settings_of,
 )
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.json_text import finite
@@ -150,7 +149,6 @@ def open_study(path: Path, progress: Progress) -> StudyFolder:
     """
     folder = StudyFolder(path)
     try:
-        check_settings(path)
         if hasattr(folder.settings, "images"):
             check_images(path, source_of(folder.settings.images, progress))
     except BaseException:
@@ -181,7 +179,8 @@ def study_of(path: Path) -> tuple[str, Settings]:
     """The name and settings of the study that a folder holds.
 
     Raises:
-        RunFolderError: the folder is missing or holds no study, or its settings are damaged.
+        RunFolderError: the folder is missing or holds no study, or its settings are damaged or
+            were changed.
     """
     maker = made_by(path)
     name = next((name for name in STUDIES if command_of(name) == maker), "")
@@ -190,12 +189,7 @@ def study_of(path: Path) -> tuple[str, Settings]:
             f"the run folder must be one that a study has made, got '{path}', which is of "
             f"`taskdisc {maker}`."
         )
-    try:
-        return name, read_settings(STUDIES[name].settings, path / CONFIG)
-    except SettingError as error:
-        raise RunFolderError(
-            f"the run folder '{path}' must hold the settings of the study '{name}', but {error}"
-        ) from error
+    return name, settings_of(path, STUDIES[name].settings, f"the study '{name}'")
 
 
 def run_study(folder: StudyFolder, pool: Pool, progress: Progress) -> Answer:

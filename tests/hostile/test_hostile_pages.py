@@ -152,6 +152,7 @@ def study_page(made: Path, folder: Path, name: str, task: str) -> str:
     environment["platform"] = name
     environment["images"]["note"] = name
     environment["command"] = ["taskdisc", "study", name]
+    del environment["settings"]  # their digest: names are changed there too
     (folder / "environment.json").write_text(json.dumps(environment))
     if task:
         _rename_task(folder, task, name)
