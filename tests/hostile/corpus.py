@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -175,6 +176,10 @@ def _every_value(form: str, new: Any) -> list[Mangle]:
     return [at(number) for number in (1, 5, 11, 23)]
 
 
+def _each_match(pattern: bytes, new: bytes, most: int = 0) -> Mangle:
+    return lambda content, canary: re.sub(pattern, new, content, count=most)
+
+
 JSON: dict[str, Mangle] = {
     "a key twice": lambda content, canary: content.replace(b"{", b'{"schema": 7, "schema": 8, ', 1),
     "NaN": lambda content, canary: content.replace(b"0.5", b"NaN").replace(b"0.4", b"-Infinity"),
@@ -182,6 +187,14 @@ JSON: dict[str, Mangle] = {
     "a comment": _at(0, b"// hello\n"),
     "single quotes": lambda content, canary: content.replace(b'"', b"'"),
     "half a pair": lambda content, canary: content.replace(b'"', b'"\\ud800', 3),
+    "vast numbers": _each_match(rb"\d\.\d+(e-\d+)?", b"1.7e308"),
+    "no numbers but zero": _each_match(rb"\d\.\d+(e-\d+)?", b"0"),
+    "wholes that are none": _each_match(rb"\b(\d+)([,}])", rb"\1.5\2"),
+    "negative wholes": _each_match(rb" (\d+)([,}])", rb" -\1\2"),
+    "shorter lists": _each_match(rb", [^][,]+\]", b"]"),
+    "a shorter list": _each_match(rb", [^][,]+\]", b"]", 1),
+    "no lists": _each_match(rb"\[[^][]*\]", b"[]"),
+    "every other line": lambda content, canary: b"".join(content.splitlines(True)[::2]),
 }
 
 YAML: dict[str, Mangle] = {
