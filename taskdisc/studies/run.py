@@ -1,6 +1,5 @@
 """Running a study: its cells over the pool, each journalled, and the files of its answer."""
 
-import io
 import json
 import platform
 import re
@@ -34,6 +33,7 @@ from taskdisc.folder import (
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.json_text import finite
 from taskdisc.lock import Lock
+from taskdisc.names import printable
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES, command_of
@@ -403,12 +403,13 @@ def write_study(path: Path) -> Answer:
         RunFolderError: as `finished_study`.
         RunFailedError: the folder cannot be written.
     """
+    from taskdisc.report.pictures import png
     from taskdisc.report.study_page import render_study
 
     done = finished_study(path)
     with _reading_cells(path):
         plots = done.answer.plots.items()
-        pictures = {f"{name}.png": _png(plot.figure) for name, plot in plots}
+        pictures = {f"{name}.png": png(plot.figure, dpi=150) for name, plot in plots}
         page = render_study(path, done, pictures)
     try:
         for name, picture in pictures.items():
@@ -419,9 +420,9 @@ def write_study(path: Path) -> Answer:
             write_atomic(path / f"{name}.csv", csv_text(lines))
         write_atomic(path / READING, done.answer.reading + "\n")
         if done.answer.summary:
-            write_atomic(path / SUMMARY, _markdown(done.answer.summary))
+            write_atomic(path / SUMMARY, markdown(done.answer.summary))
         for name, lines in done.answer.more.items():
-            write_atomic(path / f"{name}.md", _markdown(lines))
+            write_atomic(path / f"{name}.md", markdown(lines))
         write_atomic(path / REPORT, page)
         # Last, because its presence is what makes a study finished.
         write_atomic(path / TABLE, csv_text(done.answer.table))
@@ -433,21 +434,14 @@ def write_study(path: Path) -> Answer:
     return done.answer
 
 
-def _png(figure: Any) -> bytes:
-    picture = io.BytesIO()
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a name may hold a $
-    figure.savefig(picture, format="png", dpi=150)
-    return picture.getvalue()
-
-
-def _markdown(table: list[dict[str, Any]]) -> str:
+def markdown(table: list[dict[str, Any]]) -> str:
+    """A table in Markdown, below its names; no name within ends a cell or opens an element."""
     from taskdisc.report.plots import cell_text
 
     def line(values: Iterable[Any]) -> str:
-        cells = [cell_text(value).replace("|", "\\|") for value in values]
+        cells = [
+            printable(cell_text(value)).replace("|", "\\|").replace("<", "&lt;") for value in values
+        ]
         return f"| {' | '.join(cells)} |\n"
 
     rule = "|" + "---|" * len(table[0]) + "\n"
