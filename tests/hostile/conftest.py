@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bounds import EXAMPLES
+from bounds import EXAMPLES, TRIED
 from hypothesis import HealthCheck, settings
 from readers import MADE, MTL
 
@@ -57,3 +57,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         opened.close()
         MADE[name] = folder / name
     return MADE
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What `make fuzz` has read; a test that failed stands above."""
+    if EXAMPLES:
+        counts = [f"{n:,} {what}" for what, n in sorted(TRIED.items())]
+        terminalreporter.write_line(f"files: {sum(TRIED.values()):,}: {', '.join(counts)}")
