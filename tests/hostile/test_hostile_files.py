@@ -129,6 +129,7 @@ def _another(draw: st.DrawFn, content: bytes, form: str) -> bytes:
     return dumped(value, form)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a file that fails
 @every_reader
 def test_files_that_hypothesis_breaks_are_refused_or_read_right(place: Place) -> None:
     n = EXAMPLES // (20 if place.reader.slow else 1) or (FEWER if place.reader.slow else FEW)
