@@ -26,8 +26,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Every figure of docs/performance.md: throughput first, some 15 minutes in all on two free cores.
 bench: $(READY)
-	@$(BIN)/taskdisc bench
+	@$(BIN)/taskdisc bench score
+	@$(BIN)/taskdisc bench step
+	@$(BIN)/taskdisc bench stopping
+	@$(BIN)/taskdisc bench cluster --simulate
+	@$(BIN)/taskdisc bench scaling
 
 # Kills searches, studies and comparisons at random moments and resumes them; minutes on two free cores.
 torture: $(READY)

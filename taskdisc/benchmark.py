@@ -1,9 +1,13 @@
 """How fast labelings are scored, against the plain way, both in one go on one machine."""
 
+import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -12,8 +16,9 @@ from taskdisc.discovery.run import load_selected
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
+from taskdisc.taskness.compiled import SWITCH, library
 from taskdisc.taskness.protocol import PROTOCOLS, Protocol
-from taskdisc.taskness.score import TrainedScorer, splits_of
+from taskdisc.taskness.score import Scores, TrainedScorer, splits_of
 
 N_LABELINGS = 12
 """Labelings scored by each side in each round."""
@@ -24,8 +29,9 @@ def bench_score(rounds: int, jobs: int) -> None:
 
     The plain pool is joblib with one `nn.Module` at a time and one thread per worker, on the same
     splits and initialisations, for the default protocol and for the source work's number of steps.
-    It is not charged for the baselines. The sides take turns within each round, so that a drift of
-    the machine meets both; the ratio is the median of the rounds' ratios.
+    It is not charged for the baselines. Where the trainer's convolutions are compiled, it is also
+    run without them. The sides take turns within each round, so that a drift of the machine meets
+    all; a ratio is the median of the rounds' ratios.
     """
     images = load_selected(ImagesSettings(), Progress())
     rng = np.random.default_rng(0)
@@ -37,12 +43,14 @@ def bench_score(rounds: int, jobs: int) -> None:
         f"{pool.jobs} worker(s) of one thread"
     )
     for protocol in (replace(default, n_steps=PROTOCOLS["source"].n_steps), default):
-        scorer = TrainedScorer(images, protocol, 0, pool)
-        plain = _plain_pool(images.images, labelings, protocol, pool.jobs)
+        scorers = {"population": TrainedScorer(images, protocol, 0, pool)}
+        if library() is not None:
+            alone = _PyTorchAlone(pool.jobs, "cpu")
+            scorers["population, PyTorch alone"] = TrainedScorer(images, protocol, 0, alone)
         sides: dict[str, Callable[[], object]] = {
-            "population": lambda scorer=scorer: list(scorer.score(labelings)),  # type: ignore[misc]
-            "plain pool": plain,
+            name: partial(_all_scores, scorer, labelings) for name, scorer in scorers.items()
         }
+        sides["plain pool"] = _plain_pool(images.images, labelings, protocol, pool.jobs)
         seconds: dict[str, list[float]] = {name: [] for name in sides}
         for round_number in range(rounds + 1):
             for name, side in sides.items():
@@ -59,11 +67,35 @@ def bench_score(rounds: int, jobs: int) -> None:
                 f"  {name}: {median:.2f} labelings/s (from {rates[0]:.2f} to {rates[-1]:.2f}), "
                 f"{speed:.0f} GFLOP/s"
             )
-        ratios = sorted(
-            b / a for a, b in zip(seconds["population"], seconds["plain pool"], strict=True)
-        )
-        median = statistics.median(ratios)
-        print(f"ratio {median:.2f} (from {ratios[0]:.2f} to {ratios[-1]:.2f})")
+        for name in scorers:
+            ratios = sorted(
+                b / a for a, b in zip(seconds[name], seconds["plain pool"], strict=True)
+            )
+            median = statistics.median(ratios)
+            print(
+                f"  {name}: {median:.2f} times the plain pool "
+                f"(from {ratios[0]:.2f} to {ratios[-1]:.2f})"
+            )
+
+
+class _PyTorchAlone(Pool):
+    """A pool whose workers do without the compiled convolutions."""
+
+    def map(
+        self, work: Callable[[Any, str], Any], items: Iterable[Any], *, ordered: bool = True
+    ) -> Iterator[Any]:
+        """See `Pool`."""
+        return super().map(partial(_in_pytorch, work), items, ordered=ordered)
+
+
+def _in_pytorch(work: Callable[[Any, str], Any], item: Any, device: str) -> Any:
+    # Images are laid out once for each name of their content, and here in another way.
+    with patch.dict(os.environ, {SWITCH: "0"}):
+        return work(replace(item, content=f"{item.content} in PyTorch"), device)
+
+
+def _all_scores(scorer: TrainedScorer, labelings: np.ndarray) -> list[Scores]:
+    return list(scorer.score(labelings))
 
 
 def gigaflop(protocol: Protocol, n_images: int) -> float:
@@ -101,13 +133,13 @@ def _plain_pool(
     for labeling in labelings:
         masks, seeds = splits_of(protocol, labeling, 0)
         calls += [
-            delayed(_train_plainly)(x, labeling, mask, int(seed), protocol)
+            delayed(train_plainly)(x, labeling, mask, int(seed), protocol)
             for mask, seed in zip(masks, seeds, strict=True)
         ]
     return lambda: Parallel(n_jobs=jobs, batch_size=protocol.n_splits)(calls)
 
 
-def _train_plainly(
+def train_plainly(
     images: np.ndarray, labeling: np.ndarray, validation: np.ndarray, seed: int, protocol: Protocol
 ) -> float:
     """One network trained by autograd; its smallest validation cross-entropy."""

@@ -692,6 +692,41 @@ def bench_scaling(
         print(f"{measurement.title}, {rounds} rounds:\n\n{table(measurement, found)}\n")
 
 
+@benches.command("step")
+def bench_step(
+    rounds: Annotated[int, typer.Option(help="Rounds of all ways in turn.", min=1)] = 9,
+) -> None:
+    """Where the time of a training step goes, and how far PyTorch alone could get."""
+    from taskdisc import step_bench
+
+    step_bench.bench_step(rounds)
+
+
+@benches.command("stopping")
+def bench_stopping(changes: Changes = [], jobs: Jobs = 0) -> None:  # noqa: B006
+    """What stopping trainings early would save, and how many scores it would change."""
+    from taskdisc.config import read_settings
+    from taskdisc.early_stopping import savings
+    from taskdisc.pool import Pool
+    from taskdisc.studies.score_reliability import PanelSettings
+
+    for heading, rows in savings(read_settings(PanelSettings, None, changes), Pool(jobs, "cpu")):
+        print(f"{heading}:")
+        _print_table(
+            [
+                {
+                    "stop after": f"{row.patience} steps",
+                    "same g": f"{row.same:.3f}",
+                    "steps done": f"{row.steps:.2f}",
+                    "in fives": f"{row.together:.2f}",
+                    "largest change": f"{row.largest:.3f}",
+                    "rank": f"{row.rank:.4f}",
+                }
+                for row in rows
+            ]
+        )
+
+
 @benches.command("mtl")
 def bench_mtl(
     tasks: Annotated[str, typer.Option(help="Numbers of tasks, with commas between.")] = "2,8,32",

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from taskdisc.journal import Journal
 
 N_APPENDS = 100
@@ -21,6 +23,28 @@ def searching_at_random(n_trials: int) -> Callable[[], object]:
 def searching_by_evolution(n_trials: int) -> Callable[[], object]:
     """The same with the proposals of TwoPointsDE."""
     return _searching("TwoPointsDE", n_trials)
+
+
+def swapping_images(n_images: int) -> Callable[[], object]:
+    """Setting the closed form up for images of noise, and 100 local optima of swap search."""
+    return _swapping(n_images, 100)
+
+
+def swapping_tasks(n_tasks: int) -> Callable[[], object]:
+    """The same of 500 images at 1:1 until there are so many tasks that differ by 0.3 or more."""
+    return _swapping(500, n_tasks, ratio=1, tasks=n_tasks, min_ablation=0.3)
+
+
+def _swapping(n_images: int, n_asked: int, **changes: Any) -> Callable[[], object]:
+    from taskdisc.config import SearchSettings
+    from taskdisc.discovery.proposers import SwapProposer
+    from taskdisc.discovery.space import Space
+    from taskdisc.images import as_image_set
+
+    rng = np.random.default_rng(0)
+    images = as_image_set(rng.integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8))
+    settings = SearchSettings(**changes)
+    return lambda: SwapProposer(Space(images, settings)).ask(n_asked)
 
 
 def resuming(n_trials: int) -> Callable[[], object]:

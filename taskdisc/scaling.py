@@ -131,6 +131,18 @@ MEASUREMENTS: list[Measurement] = [
         _by_splits,
     ),
     Measurement(
+        "The closed form of images, and 100 labelings by swap search",
+        "images",
+        (50, 500, 5000),
+        long_searches.swapping_images,
+    ),
+    Measurement(
+        "The closed form of 500 images, and tasks at 1:1 by swap search, 0.3 from each other",
+        "tasks",
+        (4, 16, 64, 256),
+        long_searches.swapping_tasks,
+    ),
+    Measurement(
         "Search of 50 images by the closed form, random proposals, with its journal",
         "trials",
         (1_000, 10_000, 100_000, 1_000_000),

@@ -64,7 +64,7 @@ MTL = [
 ]
 COMMANDS = {"search": SEARCH, "study": STUDY, "mtl": MTL}
 
-WITH_WORKERS = 0.05
+WITH_WORKERS = 0.2
 """Share of the sittings of two workers; the others take one, which is the process itself."""
 
 PART = 0.6

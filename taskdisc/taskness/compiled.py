@@ -1,10 +1,12 @@
 """Both convolutions of many LeNets on the same images, by `_convolutions.c`, on a CPU in float32.
 
 The compiled file is built when the package is installed, where there is a C compiler; without it
-everything runs in PyTorch, with the same scores but for rounding.
+everything runs in PyTorch, with the same scores but for rounding. `TASKDISC_COMPILED=0` in the
+environment does without it.
 """
 
 import ctypes
+import os
 import sysconfig
 from functools import cache
 from pathlib import Path
@@ -17,6 +19,9 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from taskdisc.taskness.convolutions import Layers, Patches
 
+SWITCH = "TASKDISC_COMPILED"
+"""Variable of the environment; 0 does without the compiled functions."""
+
 # As in _convolutions.c.
 _PIXELS = 3088  # floats of an image: 32 · 32 · 3, and room to read beyond the end
 _HIDDEN1 = 1184  # of a first hidden layer: 14 · 14 · 6, and room
@@ -24,9 +29,13 @@ _NETWORKS = 5  # of a block
 _LANES = 32  # output channels of a block, 6 per network, and two that mean nothing
 
 
-@cache
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they were not built."""
+    """The compiled functions; None where they were not built, or `TASKDISC_COMPILED` is 0."""
+    return None if os.environ.get(SWITCH) == "0" else _built()
+
+
+@cache
+def _built() -> ctypes.CDLL | None:
     name = f"_convolutions{sysconfig.get_config_var('EXT_SUFFIX')}"
     file = Path(__file__).with_name(name)
     return ctypes.CDLL(str(file)) if file.exists() else None
