@@ -38,7 +38,7 @@ bench: $(READY)
 torture: $(READY)
 	@PYTHONPATH=. $(BIN)/python tests/torture.py $(TORTURE)
 
-# Broken files for every reader, 400 by Hypothesis for each beside the table: some minutes.
+# Broken files for every reader, 400 by Hypothesis for each beside the table: five minutes on a free core.
 fuzz: $(READY)
 	TASKDISC_FUZZ=$(or $(EXAMPLES),400) $(BIN)/python -m pytest -v tests/hostile
 
