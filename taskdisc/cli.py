@@ -824,7 +824,9 @@ def main() -> None:
         except TaskdiscError as error:
             if debug:
                 raise
-            print(f"taskdisc: {error}", file=sys.stderr)
+            from taskdisc.names import printable
+
+            print(f"taskdisc: {printable(str(error))}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
         except OSError as error:
             # A disk that fills up or a folder that vanishes; results so far are on disk.
@@ -977,9 +979,11 @@ def _finite(value: Any) -> Any:
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
+    from taskdisc.names import printable
     from taskdisc.report.plots import cell_text
 
-    return escape(cell_text(value).replace("−", "-"))  # what a pipe reads wants a plain minus
+    # What a pipe reads wants a plain minus.
+    return escape(printable(cell_text(value)).replace("−", "-"))
 
 
 def _print_method(kind: str, row: "Method") -> None:

@@ -8,10 +8,10 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from taskdisc.config import Settings, dump_settings
-from taskdisc.errors import RunFolderError, shown
+from taskdisc.config import Settings, dump_settings, read_settings
+from taskdisc.errors import RunFolderError, SettingError, shown
 from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
 from taskdisc.json_text import read_json
@@ -186,21 +186,38 @@ def _rounding(pool: Pool) -> dict[str, Any]:
     return {**{name: version(name) for name in ROUNDING}, COMPILED: compiled}
 
 
-def check_settings(path: Path) -> None:
-    """Refuse to go on with a run whose settings were changed since it was started.
+S = TypeVar("S", bound=Settings)
+
+
+def settings_of(path: Path, kind: type[S], run: str) -> S:
+    """The settings of a run folder, which must be those that the run was started with.
+
+    Args:
+        path: The folder.
+        kind: Of the settings.
+        run: What has these settings, as `a search`.
 
     Raises:
-        RunFolderError: they were, or the folder does not say what they were.
+        RunFolderError: they are no settings of this kind, or were changed since, as by a copy that
+            was cut between two lines; or the folder does not say what made it.
     """
-    if _said(path, "settings") != _digest((path / CONFIG).read_text(encoding="utf-8")):
+    try:
+        settings = read_settings(kind, path / CONFIG)
+    except SettingError as error:
+        raise RunFolderError(
+            f"the run folder '{path}' must hold the settings of {run}, but {error}"
+        ) from error
+    wanted = _said(path).get("settings")  # the first folders do not say
+    if wanted is not None and wanted != _digest((path / CONFIG).read_bytes()):
         raise RunFolderError(
             f"'{path / CONFIG}' must be as the run has written it, got another; restore it, or "
             "start a new run with it in another folder."
         )
+    return settings
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _said(path: Path, *names: str) -> Any:
@@ -254,7 +271,7 @@ def _environment(
         "device": ",".join(pool.devices),
         "jobs": pool.jobs,
         "seed": getattr(settings, "seed", None),
-        "settings": _digest(dump_settings(settings)),
+        "settings": _digest(dump_settings(settings).encode()),
         "images": about,
         "command": ["taskdisc", *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
