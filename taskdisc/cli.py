@@ -43,8 +43,8 @@ ClusterAt = Annotated[
     typer.Option(
         "--cluster",
         metavar="ADDRESS",
-        help="A Dask scheduler, tcp://host:port, whose workers do the work instead; README, Many "
-        "machines.",
+        help="A Dask scheduler, tcp://host:port or its --scheduler-file, whose workers do the work "
+        "instead; README, Many machines.",
     ),
 ]
 Root = Annotated[Path | None, typer.Option(help="Where the images are; sets images.root.")]
@@ -107,7 +107,7 @@ def search(
     from taskdisc.discovery.folder import GALLERY, new_folder, open_folder
     from taskdisc.discovery.proposers import check_proposer
     from taskdisc.discovery.run import check_run, load_selected, run_search
-    from taskdisc.folder import check_images
+    from taskdisc.folder import check_images, rounding_note
     from taskdisc.progress import progress_for
     from taskdisc.report.page import write_report
 
@@ -142,6 +142,7 @@ def search(
             images = load_selected(settings.images, progress)
             check_images(folder.path, images)
         _say(f"run folder: {folder.path}", as_json)
+        _say_notes(rounding_note(folder.path, pool), as_json=as_json)
         try:
             result = run_search(images, settings, pool, folder=folder, progress=progress)
         except KeyboardInterrupt:
@@ -550,7 +551,7 @@ def _run_study(
     """Start a study with the settings that were given, or go on with one."""
     from taskdisc.cluster import pool_for
     from taskdisc.config import dump_settings
-    from taskdisc.folder import REPORT, images_note
+    from taskdisc.folder import REPORT, images_note, rounding_note
     from taskdisc.progress import progress_for
     from taskdisc.studies import STUDIES, command_of
     from taskdisc.studies.run import TABLE, new_study, open_study, run_study, study_named
@@ -574,8 +575,8 @@ def _run_study(
                 )
             folder = open_study(resume, progress)
         _say(f"run folder: {folder.path}", as_json)
-        if note := images_note(folder.path):
-            _say(f"note: {note}", as_json)
+        notes = (images_note(folder.path), rounding_note(folder.path, pool))
+        _say_notes(*notes, as_json=as_json)
         try:
             answer = run_study(folder, pool, progress)
         except KeyboardInterrupt:
@@ -673,11 +674,11 @@ def bench_cluster(
     ] = False,
 ) -> None:
     """How much faster two workers of a Dask scheduler score than one, and what an item costs."""
-    from taskdisc import cluster_bench
+    from taskdisc.cluster import bench
 
-    costs = cluster_bench.bench_cluster(rounds, labelings)
+    costs = bench.bench_cluster(rounds, labelings)
     if simulated:
-        cluster_bench.simulate(costs)
+        bench.simulate(costs)
 
 
 @benches.command("scaling")
@@ -823,7 +824,9 @@ def main() -> None:
         except TaskdiscError as error:
             if debug:
                 raise
-            print(f"taskdisc: {error}", file=sys.stderr)
+            from taskdisc.names import printable
+
+            print(f"taskdisc: {printable(str(error))}", file=sys.stderr)
             raise SystemExit(error.exit_code) from None
         except OSError as error:
             # A disk that fills up or a folder that vanishes; results so far are on disk.
@@ -980,9 +983,11 @@ def _finite(value: Any) -> Any:
 def _cell(value: Any) -> str:
     from rich.markup import escape
 
+    from taskdisc.names import printable
     from taskdisc.report.plots import cell_text
 
-    return escape(cell_text(value).replace("−", "-"))  # what a pipe reads wants a plain minus
+    # What a pipe reads wants a plain minus.
+    return escape(printable(cell_text(value)).replace("−", "-"))
 
 
 def _print_method(kind: str, row: "Method") -> None:
@@ -1008,3 +1013,8 @@ def _default(value: Any) -> str:
 
 def _say(text: str, quietly: bool) -> None:
     print(text, file=sys.stderr if quietly else sys.stdout, flush=True)
+
+
+def _say_notes(*notes: str, as_json: bool) -> None:
+    for note in filter(None, notes):
+        _say(f"note: {note}", as_json)

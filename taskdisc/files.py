@@ -56,13 +56,24 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def csv_text(lines: Sequence[Mapping[str, Any]]) -> str:
-    """Lines as CSV below their names; a line that lacks some of them has nothing there."""
+    """Lines as CSV below their names; a line that lacks some of them has nothing there.
+
+    Texts that a spreadsheet would take for formulas have an apostrophe before them: OWASP, "CSV
+    Injection". Numbers stay as they are.
+    """
     text = io.StringIO()
     names = list(dict.fromkeys(name for line in lines for name in line))
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(_no_formula, names))
+    writer.writerows([_no_formula(line.get(name, "")) for name in names] for line in lines)
     return text.getvalue()
+
+
+def _no_formula(cell: Any) -> Any:
+    if not isinstance(cell, str):
+        return cell
+    mark = "'" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) else ""
+    return mark + cell.replace("\r", " ")  # which ends a line, and is not quoted before Python 3.13
 
 
 def absolute(setting: str, path: str) -> str:

@@ -8,10 +8,10 @@ import sys
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from taskdisc.config import Settings, dump_settings
-from taskdisc.errors import RunFolderError
+from taskdisc.config import Settings, dump_settings, read_settings
+from taskdisc.errors import RunFolderError, SettingError, shown
 from taskdisc.files import write_atomic, write_json
 from taskdisc.images import ImageSet
 from taskdisc.json_text import read_json
@@ -24,6 +24,12 @@ RUNS = Path("runs")
 CONFIG = "config.yaml"
 ENVIRONMENT = "environment.json"
 REPORT = "report.html"
+
+COMPILED = "compiled_convolutions"
+"""What says in an environment whether `taskness.compiled` was used."""
+
+ROUNDING = ("torch", "numpy")
+"""Packages by which numbers may be rounded otherwise."""
 
 SEARCH = "search"
 """What `made_by` says of a search's folder; of a study's it says `study <name>`."""
@@ -150,21 +156,69 @@ def images_note(path: Path) -> str:
     return str(_said(path, "images").get("note", ""))
 
 
-def check_settings(path: Path) -> None:
-    """Refuse to go on with a run whose settings were changed since it was started.
+def rounding_note(path: Path, pool: Pool) -> str:
+    """What a user must know who goes on with a run elsewhere than it was started; mostly nothing.
 
     Raises:
-        RunFolderError: they were, or the folder does not say what they were.
+        RunFolderError: the folder does not say where it was started.
     """
-    if _said(path, "settings") != _digest((path / CONFIG).read_text(encoding="utf-8")):
+    started, here = _said(path, "packages"), _rounding(pool)
+    # Folders of before it was noted do not say whether the convolutions were compiled.
+    before = {COMPILED: _said(path).get(COMPILED, here[COMPILED])}
+    before |= {name: started.get(name) for name in ROUNDING} if isinstance(started, dict) else {}
+    others = [
+        f"{name.replace('_', ' ')} {shown(before[name])}, not {shown(now)}"
+        for name, now in here.items()
+        if name in before and before[name] != now
+    ]
+    if not others:
+        return ""
+    return (
+        f"the run was started with {' and '.join(others)}, so that what is computed from here on "
+        "may be rounded otherwise than it would have been"
+    )
+
+
+def _rounding(pool: Pool) -> dict[str, Any]:
+    """What decides how numbers are rounded."""
+    from taskdisc.taskness.compiled import library
+
+    compiled = pool.on_cpu and library() is not None
+    return {**{name: version(name) for name in ROUNDING}, COMPILED: compiled}
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def settings_of(path: Path, kind: type[S], run: str) -> S:
+    """The settings of a run folder, which must be those that the run was started with.
+
+    Args:
+        path: The folder.
+        kind: Of the settings.
+        run: What has these settings, as `a search`.
+
+    Raises:
+        RunFolderError: they are no settings of this kind, or were changed since, as by a copy that
+            was cut between two lines; or the folder does not say what made it.
+    """
+    try:
+        settings = read_settings(kind, path / CONFIG)
+    except SettingError as error:
+        raise RunFolderError(
+            f"the run folder '{path}' must hold the settings of {run}, but {error}"
+        ) from error
+    wanted = _said(path).get("settings")  # the first folders do not say
+    if wanted is not None and wanted != _digest((path / CONFIG).read_bytes()):
         raise RunFolderError(
             f"'{path / CONFIG}' must be as the run has written it, got another; restore it, or "
             "start a new run with it in another folder."
         )
+    return settings
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _said(path: Path, *names: str) -> Any:
@@ -212,12 +266,13 @@ def _environment(
         "taskdisc": version("taskdisc"),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
+        COMPILED: _rounding(pool)[COMPILED],
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "device": ",".join(pool.devices),
         "jobs": pool.jobs,
         "seed": getattr(settings, "seed", None),
-        "settings": _digest(dump_settings(settings)),
+        "settings": _digest(dump_settings(settings).encode()),
         "images": about,
         "command": ["taskdisc", *sys.argv[1:]],
         "started": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -40,14 +40,21 @@ def read_json(path: Path, any_text: bool = False) -> Any:
     return parse_json(path.read_bytes(), any_text)
 
 
+MOST = 1e100
+"""Beyond all that is measured; sums and squares of smaller numbers are finite."""
+
+
 def finite(value: Any) -> float:
     """A number of JSON as a float.
 
     Raises:
         TypeError: it is something else; `float` would take a text, also of a number beyond all.
+        ValueError: it is beyond `MOST`.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{type(value).__name__} is no number")
+    if abs(value) > MOST:
+        raise ValueError(f"{value:.2g} is beyond all measurements")
     return float(value)
 
 

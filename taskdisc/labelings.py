@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from itertools import islice
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -184,6 +185,24 @@ def evenly(positions: Sequence[int], most: int) -> list[int]:
     """Up to `most` of some positions, from the first to the last at even steps."""
     every = np.linspace(0, len(positions) - 1, min(most, len(positions)))
     return [positions[i] for i in every.round().astype(int)]
+
+
+def from_positives(positives: Iterable[int], n_images: int) -> np.ndarray:
+    """The labeling uint8 [n_images] that has these positives.
+
+    Args:
+        positives: Their positions, rising.
+        n_images: Of the labeling.
+
+    Raises:
+        TypeError, ValueError: they are no rising positions of these images.
+    """
+    given = [index(position) for position in positives]
+    if not given or given != sorted(set(given)) or not 0 <= given[0] <= given[-1] < n_images:
+        raise ValueError("positives are not rising positions of images")
+    labeling = np.zeros(n_images, dtype=np.uint8)
+    labeling[given] = 1
+    return labeling
 
 
 def to_hex(labeling: np.ndarray) -> str:

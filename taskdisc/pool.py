@@ -62,18 +62,7 @@ class Pool:
                     result = work(item, self._device(number))
                 yield result
             return
-        results = self._from_workers(work, numbered)
-        if not ordered:
-            for _, result in results:
-                yield result
-            return
-        ready: dict[int, R] = {}
-        n_handed = 0
-        for number, result in results:
-            ready[number] = result
-            while n_handed in ready:
-                yield ready.pop(n_handed)
-                n_handed += 1
+        yield from in_order(self._from_workers(work, numbered), ordered)
 
     def _from_workers(
         self, work: Callable[[T, str], R], numbered: Iterator[tuple[int, T]]
@@ -138,6 +127,20 @@ class Pool:
 
     def _device(self, number: int) -> str:
         return self.devices[number % len(self.devices)]
+
+
+def in_order(results: Iterator[tuple[int, R]], ordered: bool = True) -> Iterator[R]:
+    """Results by the numbers of their items, from 0, or as they come."""
+    ready: dict[int, R] = {}
+    n_handed = 0
+    for number, result in results:
+        if not ordered:
+            yield result
+            continue
+        ready[number] = result
+        while n_handed in ready:
+            yield ready.pop(n_handed)
+            n_handed += 1
 
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)

@@ -6,7 +6,7 @@ import pickle
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, ClassVar, NamedTuple
 
 from taskdisc.archives import check_archive, one_line, read_member
 from taskdisc.nesting import check_nested, entries
@@ -75,6 +75,13 @@ class _StandIns(pickle._Unpickler):
         file: The pickle.
         most: Bytes that all its tensors can have: those of the file.
     """
+
+    # Room for a bytearray is made before anything is read; no tensor has one.
+    dispatch: ClassVar[dict[int, Any]] = {
+        code: load
+        for code, load in pickle._Unpickler.dispatch.items()
+        if code != pickle.BYTEARRAY8[0]
+    }
 
     def __init__(self, file: IO[bytes], most: int) -> None:
         super().__init__(_Short(file, most), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,19 @@ def test_a_run_leaves_all_its_files(straight: Path) -> None:
 def test_two_workers_find_the_same(straight: Path, tmp_path: Path) -> None:
     done = taskdisc("search", *SMALL, "--jobs=2", "--out=run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert_same(straight, tmp_path / "run")
+
+
+def test_a_run_that_goes_on_with_another_pytorch_says_so(straight: Path, tmp_path: Path) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    file = tmp_path / "run" / "environment.json"
+    said = json.loads(file.read_text())
+    said["packages"]["torch"] = "2.4.0"
+    file.write_text(json.dumps(said))
+    done = taskdisc("search", "--resume=run", "--jobs=1", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (note,) = [line for line in done.stdout.splitlines() if line.startswith("note: ")]
+    assert note.startswith("note: the run was started with torch '2.4.0', not '")
     assert_same(straight, tmp_path / "run")
 
 

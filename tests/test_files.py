@@ -1,3 +1,4 @@
+import csv
 import io
 import os
 from pathlib import Path
@@ -6,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from taskdisc.files import write_atomic, write_json, write_npz
+from taskdisc.files import csv_text, write_atomic, write_json, write_npz
 
 
 @pytest.mark.parametrize(("content", "data"), [("é\n", "é\n".encode()), (b"\x00\xff", b"\x00\xff")])
@@ -71,6 +72,19 @@ def test_arrays_are_compressed_and_need_no_pickle(tmp_path: Path) -> None:
     plain = io.BytesIO()
     np.savez(plain, **arrays)
     assert path.stat().st_size < len(plain.getvalue()) / 2
+
+
+def test_a_table_holds_no_formulas_and_all_its_numbers() -> None:
+    names = ["=1+1", "+1", "-a", "@SUM(A1)", "\t=1", "\r=1", "plain =1", "a,b", "'x"]
+    lines: list[dict[str, Any]] = [{"row": name, "gain": -0.3} for name in names]
+    lines += [{"row": None, "gain": -2}, {"=cmd": np.float64(-0.5)}]
+    rows = list(csv.reader(io.StringIO(csv_text(lines), newline="")))
+    assert rows[0] == ["row", "gain", "'=cmd"]
+    assert [row[0] for row in rows[1:]] == [
+        *("'=1+1", "'+1", "'-a", "'@SUM(A1)", "'\t=1", "' =1", "plain =1", "a,b", "'x", "", "")
+    ]
+    assert [row[1] for row in rows[1:]] == ["-0.3"] * 9 + ["-2", ""]
+    assert rows[-1][2] == "-0.5"
 
 
 def test_objects_are_refused(tmp_path: Path) -> None:

@@ -10,9 +10,7 @@ room. The first difference ends the script with status 1.
 """
 
 import argparse
-import csv
 import importlib
-import json
 import os
 import random
 import re
@@ -28,7 +26,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # no threads of torch before the fork
 
-import numpy as np
+from run_results import results
 
 import taskdisc.cli
 from taskdisc.listing import list_runs
@@ -149,45 +147,6 @@ def phase(kind: str, folder: Path) -> str:
     if kind == "mtl" and list(folder.glob("cells/*/last.ckpt")):
         return "an epoch of a cell"
     return f"cell {n_lines(folder / 'cells.jsonl') + 1} of {n_cells}"
-
-
-def timeless(value: Any) -> Any:
-    """The same without what a clock said."""
-    if isinstance(value, dict):
-        return {
-            name: timeless(item)
-            for name, item in value.items()
-            if "seconds" not in name and "[ms]" not in name
-        }
-    return [timeless(item) for item in value] if isinstance(value, list) else value
-
-
-def results(folder: Path) -> dict[str, Any]:
-    """What a run folder says, but for times: by file."""
-    found: dict[str, Any] = {}
-    for file in sorted(folder.iterdir()):
-        if file.suffix == ".jsonl":
-            found[file.name] = [timeless(json.loads(t)) for t in file.read_text().splitlines()]
-        elif file.suffix == ".json" and file.name != "environment.json":
-            found[file.name] = timeless(json.loads(file.read_text()))
-        elif file.suffix == ".npz":
-            with np.load(file) as arrays:
-                found[file.name] = {
-                    name: (arrays[name].dtype.str, arrays[name].tolist()) for name in arrays.files
-                }
-        elif file.suffix == ".csv":
-            found[file.name] = [timeless(row) for row in csv.DictReader(file.open())]
-        elif file.suffix == ".md":
-            rows = [line.strip("|\n").split("|") for line in file.open()]
-            kept = [i for i, name in enumerate(rows[0]) if not re.search(r"second|\[ms\]", name)]
-            found[file.name] = [[row[i].strip() for i in kept] for row in (rows[0], *rows[2:])]
-        elif file.name in ("config.yaml", "reading.txt"):
-            found[file.name] = file.read_text()
-        elif file.suffix in (".html", ".png"):
-            found[file.name] = "is there"
-    if "cells.jsonl" in found:  # cells come as workers end them
-        found["cells.jsonl"].sort(key=lambda line: json.dumps(line["cell"]))
-    return found
 
 
 def differing(folder: Path, straight: dict[str, Any]) -> list[str]:

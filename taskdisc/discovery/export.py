@@ -13,8 +13,8 @@ from taskdisc.discovery.manifest import images_facts
 from taskdisc.discovery.tasks import Tasks, load_tasks, write_tasks
 from taskdisc.errors import RunFolderError, SettingError
 from taskdisc.folder import images_content
-from taskdisc.json_text import read_json
-from taskdisc.labelings import key
+from taskdisc.json_text import finite, read_json
+from taskdisc.labelings import from_positives, key
 
 KEEP_SCHEMA = 1
 """Version of `keep.json`; a change that breaks a reader raises it."""
@@ -93,7 +93,8 @@ def export_tasks(
                 f"the runs must be over the same images, got others in '{other}' than in "
                 f"'{folders[0]}'; export them one by one."
             )
-    found = [row for folder in folders for row in _candidates(folder, len(folders) > 1)]
+    n = len(first.hashes)
+    found = [row for folder in folders for row in _candidates(folder, n, len(folders) > 1)]
     chosen = found if every or keep is not None else [row for row in found if row.is_task]
     rows = {row.key: row for row in reversed(chosen)}  # the first of equals stays
     order = list(dict.fromkeys(row.key for row in chosen))
@@ -219,7 +220,7 @@ def _run_facts(folder: Path) -> dict[str, Any]:
     return {"name": folder.resolve().name, **{name: result.get(name) for name in told}}
 
 
-def _candidates(folder: Path, of_several: bool) -> Iterator[Exported]:
+def _candidates(folder: Path, n_images: int, of_several: bool) -> Iterator[Exported]:
     """All candidates of a run; of several runs, the name of each says of which it is."""
     result = read_result(folder)
     run, seed = folder.resolve().name, folder_settings(folder).seed
@@ -227,16 +228,15 @@ def _candidates(folder: Path, of_several: bool) -> Iterator[Exported]:
     prefix = f"{run}/" if of_several else ""
     try:
         for name, task in zip(names, result["tasks"], strict=True):
-            labeling = np.zeros(int(result["n_images"]), dtype=np.uint8)
-            labeling[task["positives"]] = 1
+            labeling = from_positives(task["positives"], n_images)
             yield Exported(
                 key=key(labeling),
                 name=prefix + name,
                 is_task=bool(task["is_task"]),
                 labeling=labeling,
-                taskness=float(task["confirmed"]["mean"]),
-                sem=float(task["confirmed"]["sem"]),
-                p_adjusted=float(task["confirmed"]["p_adjusted"]),
+                taskness=finite(task["confirmed"]["mean"]),
+                sem=finite(task["confirmed"]["sem"]),
+                p_adjusted=finite(task["confirmed"]["p_adjusted"]),
                 run=run,
                 seed=seed,
                 facts={"n_splits": task["confirmed"].get("n_splits"), "seen": task.get("seen")},

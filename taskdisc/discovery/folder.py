@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from taskdisc.config import SearchSettings, read_settings
-from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.folder import CONFIG, SEARCH, made_by, make_folder
+from taskdisc.config import SearchSettings
+from taskdisc.errors import RunFolderError
+from taskdisc.folder import SEARCH, made_by, make_folder, settings_of
 from taskdisc.images import ImageSet
 from taskdisc.journal import Journal
 from taskdisc.json_text import read_json
@@ -67,7 +67,8 @@ def folder_settings(path: Path) -> SearchSettings:
     """The settings of a run folder.
 
     Raises:
-        RunFolderError: the folder is missing or holds no search, or its settings are damaged.
+        RunFolderError: the folder is missing or holds no search, or its settings are damaged or
+            were changed.
     """
     maker = made_by(path)
     if maker != SEARCH:
@@ -75,12 +76,7 @@ def folder_settings(path: Path) -> SearchSettings:
             f"the run folder must be one that a search has made, got '{path}', which is of "
             f"`taskdisc {maker}`."
         )
-    try:
-        return read_settings(SearchSettings, path / CONFIG)
-    except SettingError as error:
-        raise RunFolderError(
-            f"the run folder '{path}' must hold the settings of a search, but {error}"
-        ) from error
+    return settings_of(path, SearchSettings, "a search")
 
 
 def read_result(path: Path) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from taskdisc.discovery.manifest import (
     content_of,
     digest_of,
     parse_manifest,
+    text_array,
 )
 from taskdisc.errors import RunFolderError, SettingError, TaskdiscError, did_you_mean
 from taskdisc.files import write_atomic, write_npz
@@ -190,7 +191,7 @@ def _read_csv(path: Path) -> Content:
         hashes.append(line[1])
         rows.append(bytes(_CELLS[cell] & 0xFF for cell in line[2:]))
     labelings = np.frombuffer(b"".join(rows), dtype=np.int8).reshape(len(rows), n_tasks).T
-    return Content(manifest, labelings, np.array(indices, np.int64), np.array(hashes, np.str_))
+    return Content(manifest, labelings, np.array(indices, np.int64), text_array(hashes))
 
 
 def _check_columns(found: list[str], manifest: dict[str, Any]) -> None:
@@ -215,23 +216,36 @@ def _write_parquet(path: Path, content: Content) -> None:
 
 def _read_parquet(path: Path) -> Content:
     pa, parquet = _pyarrow()
-    with parquet.ParquetFile(path) as file:
+    # Of hashes that are the same, one is kept: a dictionary of long ones could be without end.
+    with parquet.ParquetFile(path, read_dictionary=[HASH]) as file:
         schema = file.schema_arrow
         manifest = parse_manifest(path, (schema.metadata or {}).get(_METADATA, b"").decode())
         size = file.metadata.num_rows * (32 + len(schema.names))  # of an index, a hash, labels
         if size > bomb_size(path.stat().st_size):
             raise ValueError(f"its {file.metadata.num_rows:,} rows are more than it can hold")
         _check_columns(schema.names, manifest)
-        if schema.types != [pa.int64(), pa.string(), *[pa.int8()] * (len(schema.names) - 2)]:
+        hashes = pa.dictionary(pa.int32(), pa.string())
+        if schema.types != [pa.int64(), hashes, *[pa.int8()] * (len(schema.names) - 2)]:
             raise ValueError("its columns are of other types than int64, string and int8")
+        _check_compression(file.metadata)
         table = file.read()
     images, tasks = table.columns[:2], table.columns[2:]
     if any(column.null_count for column in images):
         raise ValueError("images lack an index or a hash")
     rows = [column.fill_null(MISSING).to_numpy() for column in tasks]
     labelings = np.array(rows, dtype=np.int8).reshape(len(rows), len(table))
-    hashes = np.array(images[1].to_pylist(), dtype=np.str_)
+    known = [chunk.dictionary.to_pylist() for chunk in images[1].chunks]
+    text_array([text for texts in known for text in texts], n=len(table))
+    hashes = text_array(images[1].to_pylist())
     return Content(manifest, labelings, images[0].to_numpy(), hashes)
+
+
+def _check_compression(metadata: Any) -> None:
+    """Refuse what `_write_parquet` does not write: others pack gigabytes into some kilobytes."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    found = {group.column(i).compression for group in groups for i in range(group.num_columns)}
+    if not found <= {"SNAPPY", "UNCOMPRESSED"}:
+        raise ValueError(f"it is compressed by {', '.join(sorted(found))}, and may be by SNAPPY")
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -276,7 +290,7 @@ def _read_torch(path: Path) -> Content:
         not isinstance(found.get(name), kind) for name, kind in kinds.items()
     ):
         raise ValueError(f"it must hold {', '.join(kinds)}")
-    hashes = np.array(parse_json(found["hashes"]), dtype=np.str_)
+    hashes = text_array(parse_json(found["hashes"]))
     labelings, indices = found["labelings"].numpy(), found["indices"].numpy()
     return Content(parse_manifest(path, found["manifest"]), labelings, indices, hashes)
 

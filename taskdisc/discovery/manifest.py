@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from taskdisc.errors import RunFolderError, SettingError
+from taskdisc.errors import RunFolderError, SettingError, shown
 from taskdisc.json_text import parse_json
 
 if TYPE_CHECKING:
@@ -56,6 +56,26 @@ class Content:
     def names(self) -> list[str]:
         """The names of the tasks."""
         return [task["name"] for task in self.manifest["tasks"]]
+
+
+MOST_LETTERS = 2**26
+"""Of an array of text, which takes 4 bytes for each: 256 MB."""
+
+
+def text_array(texts: Sequence[str], n: int = 0) -> np.ndarray:
+    """Texts as an array, in which each takes as much as the longest.
+
+    Args:
+        texts: Of the array.
+        n: Of the array that they will be in, where it has more.
+
+    Raises:
+        ValueError: it takes too much.
+    """
+    longest = max(map(len, texts), default=0)
+    if longest * max(n, len(texts)) > MOST_LETTERS:
+        raise ValueError(f"it has a text of {longest:,} letters")
+    return np.array(texts, dtype=np.str_)
 
 
 def digest_of(labelings: np.ndarray, indices: np.ndarray, hashes: np.ndarray) -> str:
@@ -193,7 +213,11 @@ def _wrong_manifest(manifest: Any) -> str:
     for task in tasks:
         for name, fits in _FACTS.items():
             if not fits(task.get(name)):
-                return f"`{name}` of a task in its manifest is {task.get(name)!r}"
+                return f"`{name}` of a task in its manifest is {shown(task.get(name))}"
+    for name in ("name", "key", "run"):
+        longest = max((len(task.get(name) or "") for task in tasks), default=0)
+        if longest * len(tasks) > MOST_LETTERS:
+            return f"`{name}` of a task in its manifest has {longest:,} letters"
     return ""
 
 

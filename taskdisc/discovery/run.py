@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def search(
         seed: Decides proposals, splits, initialisations and random labelings.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Told what is going on.
         **settings: Further `SearchSettings`: `budget`, `batch`, `proposer`, `warm_start`, `scorer`,
             `closed_form` (`kernel`, `features`, `ridge`, `rank`), `train_share`, `protocol`,
@@ -209,8 +210,10 @@ def train_best(
     scorer = TrainedScorer(space.image_set, settings.protocol, settings.seed, pool)
     clock = Clock()
     try:
-        logged = {line["trial"]: finite(line["taskness"]) for line in log.lines}
+        logged = {index(line["trial"]): finite(line["taskness"]) for line in log.lines}
         foreign = not set(logged) <= set(chosen)
+        for line in log.lines:
+            finite(line.get("seconds", 0))
     except (KeyError, TypeError, ValueError):
         foreign = True
     if foreign:
@@ -232,7 +235,7 @@ def train_best(
             if i not in logged
         ]
         log.append(new)
-        logged.update({line["trial"]: line["taskness"] for line in new})
+        logged.update((int(line["trial"]), line["taskness"]) for line in new)
         progress.advance(len(group), best=max(logged.values()))
     progress.finish()
     return trials.with_taskness(logged)
@@ -356,7 +359,7 @@ def chosen_images(image_set: ImageSet, settings: ImagesSettings) -> ImageSet:
 
 
 def _seconds(lines: Iterable[dict[str, Any]]) -> float:
-    return round(sum(line["seconds"] for line in lines), 1)
+    return round(sum(line.get("seconds", 0) for line in lines), 1)
 
 
 def _write(path: Path, result: SearchResult) -> None:

@@ -6,13 +6,13 @@ import numpy as np
 
 from taskdisc.errors import SettingError
 from taskdisc.images.image_set import Images, ImageSet
+from taskdisc.names import shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 _GAP = 2  # white pixels around each image
 _TILE = 64  # side [pixels] up to which small images are enlarged on a class sheet
-_LONGEST_NAME = 28
 
 
 def contact_sheet(images: Images, columns: int, scale: int = 1) -> Images:
@@ -109,9 +109,3 @@ def _rows(
     labels = image_set.targets[target]
     present = np.unique(labels)[:max_rows].tolist()
     return [(image_set.classes[target][k], np.flatnonzero(labels == k)) for k in present]
-
-
-def shortened(name: str) -> str:
-    """A name as a picture has room for it, on one line."""
-    name = " ".join(name[: 2 * _LONGEST_NAME].split())  # a name may hold ends of lines
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

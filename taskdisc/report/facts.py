@@ -25,7 +25,7 @@ from taskdisc.folder import CONFIG, ENVIRONMENT
 from taskdisc.images import ImageSet
 from taskdisc.journal import lines_of, read_journal
 from taskdisc.json_text import finite, read_json
-from taskdisc.labelings import best_different, evenly, from_hex, key, read_arrays
+from taskdisc.labelings import best_different, evenly, from_hex, from_positives, key, read_arrays
 
 MOST_POSITIVES, MOST_NEGATIVES = 60, 20
 """Images of a labeling that the report pictures; the gallery shows all that there are."""
@@ -342,16 +342,12 @@ def _confirmed(task: Mapping[str, Any], line: Mapping[str, Any], n_images: int) 
     confirmed = task["confirmed"]
     if not np.isclose(confirmed["mean"], np.mean(line["per_split"])):
         raise ValueError("result and evidence are not of the same labeling")
-    positives = [int(i) for i in task["positives"]]
-    if positives != sorted(set(positives)) or not 0 <= positives[0] <= positives[-1] < n_images:
-        raise ValueError("positives are not rising positions of images")
-    labeling = np.zeros(n_images, dtype=np.uint8)
-    labeling[positives] = 1
+    labeling = from_positives(task["positives"], n_images)
     return Candidate(
         number=0,
         trial=int(task["trial"]),
         seen=finite(task["seen"]),
-        positives=tuple(positives),
+        positives=tuple(np.flatnonzero(labeling).tolist()),
         key=key(labeling),
         known_classes={
             str(target): {str(name): int(count) for name, count in counts.items()}

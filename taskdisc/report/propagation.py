@@ -1,13 +1,14 @@
 """Seeing what was propagated: images of each task, and how far its confidence can be trusted."""
 
-import io
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from taskdisc.discovery.propagate import Propagated
-from taskdisc.images.contact_sheet import contact_sheet, shortened
+from taskdisc.images.contact_sheet import contact_sheet
 from taskdisc.labelings import evenly
+from taskdisc.names import shortened
+from taskdisc.report.pictures import png
 from taskdisc.taskness.propagation import reliability
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ def shown(propagated: Propagated, task: int) -> list[np.ndarray]:
 def picture(propagated: Propagated) -> bytes:
     """A `.png`: per task its images by `ROWS`, and its reliability diagram."""
     from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
     rows = propagated.rows[:MOST_TASKS]
     figure = Figure(figsize=(10.5, 2.9 * len(rows)), layout="constrained")
@@ -62,11 +62,7 @@ def picture(propagated: Propagated) -> bytes:
             f"({row['calibration_by_chance']:.3f} by chance alone)",
             fontsize=9,
         )
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a name may hold a $
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+    return png(figure, dpi=110)
 
 
 def _images(axes: "Axes", propagated: Propagated, task: int) -> None:

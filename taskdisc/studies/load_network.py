@@ -11,7 +11,7 @@ from torch import Tensor
 
 from taskdisc.classifiers import TRAINED, read_state
 from taskdisc.errors import RunFolderError, SettingError
-from taskdisc.folder import check_images, check_settings
+from taskdisc.folder import check_images
 from taskdisc.images import ImageSet
 from taskdisc.mtl.architectures.base import MultiTaskNetwork
 from taskdisc.mtl.data import Split
@@ -106,7 +106,6 @@ def load_network(folder: Path | str) -> LoadedNetwork:
             f"the run folder must be one that `taskdisc mtl` has made, got '{run}', which another "
             "command has made."
         )
-    check_settings(run)
     check_images(run, source_of(settings.images))
     trained = cells(settings)
     done = (path / BEST).is_file() and not (path / LAST).exists()

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from taskdisc.config import ImagesSettings, Settings, settings_from
-from taskdisc.errors import ImageSetError, SettingError, did_you_mean
+from taskdisc.errors import ImageSetError, SettingError, did_you_mean, shown
 from taskdisc.images import ImageSet
 from taskdisc.images.cache import cache_folder, cached
 from taskdisc.mtl.auxiliaries import named, resolved
@@ -41,6 +41,9 @@ NO_AUXILIARIES = "no auxiliaries"
 
 TAKEN = {SINGLE: "each task alone", BLIND: "what needs no image", BY_HAND: "a row of `hand`"}
 """How names of rows may not begin, and what stands there."""
+
+MOST_LETTERS = 300
+"""Of a name; auxiliary tasks are named after their folder."""
 
 DIGITS: dict[str, TaskSettings] = {
     "digit": TaskSettings(kind="classification", of=("digit",)),
@@ -101,6 +104,17 @@ class ComparisonSettings(Settings):
                         f"{what}, got {name!r}; rename it."
                     )
         return rows
+
+    @field_validator("tasks", "rows", "across")
+    @classmethod
+    def _names_fit_a_line(cls, given: dict[str, Any]) -> dict[str, Any]:
+        for name in given:
+            if not name.isprintable() or len(name) > MOST_LETTERS:
+                raise SettingError(
+                    f"names of tasks, rows and variants must be at most {MOST_LETTERS} letters on "
+                    f"one line, got {shown(name)}; rename it."
+                )
+        return given
 
     @field_validator("across")
     @classmethod

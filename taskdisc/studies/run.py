@@ -1,6 +1,5 @@
 """Running a study: its cells over the pool, each journalled, and the files of its answer."""
 
-import io
 import json
 import platform
 import re
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from taskdisc.archives import one_line
 from taskdisc.cluster import pool_for
-from taskdisc.config import Settings, read_settings, settings_from
+from taskdisc.config import Settings, settings_from
 from taskdisc.discovery.loop import TrialLog
 from taskdisc.errors import (
     RunFailedError,
@@ -25,16 +24,16 @@ from taskdisc.errors import (
 )
 from taskdisc.files import csv_text, write_atomic, write_npz
 from taskdisc.folder import (
-    CONFIG,
     REPORT,
     check_images,
-    check_settings,
     made_by,
     make_folder,
+    settings_of,
 )
 from taskdisc.journal import Journal, MemoryJournal, read_journal
 from taskdisc.json_text import finite
 from taskdisc.lock import Lock
+from taskdisc.names import printable
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
 from taskdisc.studies import STUDIES, command_of
@@ -94,7 +93,7 @@ def study(
         name: A key of `STUDIES`, which `taskdisc study` lists.
         jobs: Workers; 0 stands for one per core or GPU. Does not change the result.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Told what is going on.
         **settings: Of the study; its defaults are small and on digits.
 
@@ -150,7 +149,6 @@ def open_study(path: Path, progress: Progress) -> StudyFolder:
     """
     folder = StudyFolder(path)
     try:
-        check_settings(path)
         if hasattr(folder.settings, "images"):
             check_images(path, source_of(folder.settings.images, progress))
     except BaseException:
@@ -181,7 +179,8 @@ def study_of(path: Path) -> tuple[str, Settings]:
     """The name and settings of the study that a folder holds.
 
     Raises:
-        RunFolderError: the folder is missing or holds no study, or its settings are damaged.
+        RunFolderError: the folder is missing or holds no study, or its settings are damaged or
+            were changed.
     """
     maker = made_by(path)
     name = next((name for name in STUDIES if command_of(name) == maker), "")
@@ -190,12 +189,7 @@ def study_of(path: Path) -> tuple[str, Settings]:
             f"the run folder must be one that a study has made, got '{path}', which is of "
             f"`taskdisc {maker}`."
         )
-    try:
-        return name, read_settings(STUDIES[name].settings, path / CONFIG)
-    except SettingError as error:
-        raise RunFolderError(
-            f"the run folder '{path}' must hold the settings of the study '{name}', but {error}"
-        ) from error
+    return name, settings_of(path, STUDIES[name].settings, f"the study '{name}'")
 
 
 def run_study(folder: StudyFolder, pool: Pool, progress: Progress) -> Answer:
@@ -409,12 +403,13 @@ def write_study(path: Path) -> Answer:
         RunFolderError: as `finished_study`.
         RunFailedError: the folder cannot be written.
     """
+    from taskdisc.report.pictures import png
     from taskdisc.report.study_page import render_study
 
     done = finished_study(path)
     with _reading_cells(path):
         plots = done.answer.plots.items()
-        pictures = {f"{name}.png": _png(plot.figure) for name, plot in plots}
+        pictures = {f"{name}.png": png(plot.figure, dpi=150) for name, plot in plots}
         page = render_study(path, done, pictures)
     try:
         for name, picture in pictures.items():
@@ -425,9 +420,9 @@ def write_study(path: Path) -> Answer:
             write_atomic(path / f"{name}.csv", csv_text(lines))
         write_atomic(path / READING, done.answer.reading + "\n")
         if done.answer.summary:
-            write_atomic(path / SUMMARY, _markdown(done.answer.summary))
+            write_atomic(path / SUMMARY, markdown(done.answer.summary))
         for name, lines in done.answer.more.items():
-            write_atomic(path / f"{name}.md", _markdown(lines))
+            write_atomic(path / f"{name}.md", markdown(lines))
         write_atomic(path / REPORT, page)
         # Last, because its presence is what makes a study finished.
         write_atomic(path / TABLE, csv_text(done.answer.table))
@@ -439,21 +434,14 @@ def write_study(path: Path) -> Answer:
     return done.answer
 
 
-def _png(figure: Any) -> bytes:
-    picture = io.BytesIO()
-    from matplotlib.text import Text
-
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)  # a name may hold a $
-    figure.savefig(picture, format="png", dpi=150)
-    return picture.getvalue()
-
-
-def _markdown(table: list[dict[str, Any]]) -> str:
+def markdown(table: list[dict[str, Any]]) -> str:
+    """A table in Markdown, below its names; no name within ends a cell or opens an element."""
     from taskdisc.report.plots import cell_text
 
     def line(values: Iterable[Any]) -> str:
-        cells = [cell_text(value).replace("|", "\\|") for value in values]
+        cells = [
+            printable(cell_text(value)).replace("|", "\\|").replace("<", "&lt;") for value in values
+        ]
         return f"| {' | '.join(cells)} |\n"
 
     rule = "|" + "---|" * len(table[0]) + "\n"

@@ -109,7 +109,7 @@ def confirm(
             `score` or `search` use with the same seed.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Told what is going on.
 
     Raises:
@@ -254,7 +254,8 @@ class ConfirmPlan:
             RunFolderError: one is not as `run` records it.
         """
         wanted = {kind: (len(rows), n_splits) for kind, rows, n_splits, _ in self._parts()}
-        lines, lengths = {}, set()
+        n_losses = self.protocol.steps(len(self.image_set)) + 1
+        lines = {}
         try:
             for line in done:
                 kind, index = line["kind"], line["index"]
@@ -264,11 +265,11 @@ class ConfirmPlan:
                 if len([finite(value) for value in line["per_split"]]) != n_splits:
                     raise ValueError("it is of another number of splits")
                 finite(line["baseline"])
-                curves = [[finite(v) for v in line[name]] for name in ("training", "validation")]
-                lengths |= {(kind, len(curve)) for curve in curves}
+                finite(line.get("seconds", 0))
+                for name in ("training", "validation"):
+                    if len([finite(value) for value in line[name]]) != n_losses:
+                        raise ValueError("it is of another number of steps")
                 lines[kind, index] = line
-            if len(lengths) > len({kind for kind, _ in lengths}):
-                raise ValueError("curves are of different lengths")
         except (LookupError, TypeError, ValueError) as error:
             raise RunFolderError(
                 "every line of the run folder's confirm.jsonl must be a measurement of one of its "

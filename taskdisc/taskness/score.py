@@ -92,7 +92,7 @@ def score(
             number of jobs.
         jobs: Workers; 0 stands for one per core or GPU.
         device: `auto`, `cpu`, `cuda` or `cuda:<index>`.
-        cluster: Address of a Dask scheduler, whose workers work instead; see `cluster.Cluster`.
+        cluster: Address or file of a Dask scheduler, whose workers work instead; see `Cluster`.
         progress: Called with the number of labelings that were just scored.
 
     Raises:

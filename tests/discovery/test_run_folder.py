@@ -15,10 +15,11 @@ from taskdisc.discovery.folder import folder_settings, new_folder, open_folder
 from taskdisc.discovery.run import MOST_PICTURED, _pictured, run_search
 from taskdisc.discovery.tasks import load_tasks
 from taskdisc.errors import RunFailedError, RunFolderError
-from taskdisc.folder import check_images
+from taskdisc.folder import check_images, rounding_note
 from taskdisc.images import ImageSet
 from taskdisc.pool import Pool
 from taskdisc.progress import Progress
+from taskdisc.taskness import compiled
 
 SETTINGS = {
     "budget": 12,
@@ -89,6 +90,34 @@ def test_a_run_leaves_its_files(finished: Path) -> None:
     environment = json.loads((finished / "environment.json").read_text())
     assert environment["seed"] == 3
     assert environment["images"]["n"] == 20
+
+
+def test_a_run_says_whether_convolutions_are_compiled(
+    finished: Path, digits: ImageSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, on_gpu = Pool(1, "cpu"), Pool(1, "cpu")
+    on_gpu.on_cpu = False
+    monkeypatch.setattr(compiled, "library", object)
+    new_folder(tmp_path / "run", search_settings(), twenty(digits), pool).close()
+    new_folder(tmp_path / "gpu", search_settings(), twenty(digits), on_gpu).close()
+    file = tmp_path / "run" / "environment.json"
+    said = json.loads(file.read_text())
+    assert said["compiled_convolutions"] is True
+    assert json.loads((tmp_path / "gpu" / file.name).read_text())["compiled_convolutions"] is False
+    assert rounding_note(tmp_path / "run", pool) == ""
+    monkeypatch.setattr(compiled, "library", lambda: None)
+    assert rounding_note(tmp_path / "run", pool) == (
+        "the run was started with compiled convolutions True, not False, so that what is computed "
+        "from here on may be rounded otherwise than it would have been"
+    )
+    # Of older runs it is not known; another PyTorch is.
+    del said["compiled_convolutions"]
+    said["packages"]["torch"] = "2.4.0"
+    file.write_text(json.dumps(said))
+    assert "started with torch '2.4.0', not '" in rounding_note(tmp_path / "run", pool)
+    said["packages"] = None
+    file.write_text(json.dumps(said))
+    assert rounding_note(tmp_path / "run", pool) == ""
 
 
 def test_a_finished_run_can_be_continued_and_changes_nothing(

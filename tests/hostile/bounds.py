@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ MEMORY = 2**30
 
 LONGEST = 900
 """Characters of a sentence."""
+
+TRIED: Counter[str] = Counter()
+"""Broken files that were read, by what came of them, in this process."""
 
 REFUSED = "refused"
 """Stands for the answer of a reader that refuses a file."""

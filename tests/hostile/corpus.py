@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Iterator
@@ -175,6 +177,10 @@ def _every_value(form: str, new: Any) -> list[Mangle]:
     return [at(number) for number in (1, 5, 11, 23)]
 
 
+def _each_match(pattern: bytes, new: bytes, most: int = 0) -> Mangle:
+    return lambda content, canary: re.sub(pattern, new, content, count=most)
+
+
 JSON: dict[str, Mangle] = {
     "a key twice": lambda content, canary: content.replace(b"{", b'{"schema": 7, "schema": 8, ', 1),
     "NaN": lambda content, canary: content.replace(b"0.5", b"NaN").replace(b"0.4", b"-Infinity"),
@@ -182,6 +188,14 @@ JSON: dict[str, Mangle] = {
     "a comment": _at(0, b"// hello\n"),
     "single quotes": lambda content, canary: content.replace(b'"', b"'"),
     "half a pair": lambda content, canary: content.replace(b'"', b'"\\ud800', 3),
+    "vast numbers": _each_match(rb"\d\.\d+(e-\d+)?", b"1.7e308"),
+    "no numbers but zero": _each_match(rb"\d\.\d+(e-\d+)?", b"0"),
+    "wholes that are none": _each_match(rb"\b(\d+)([,}])", rb"\1.5\2"),
+    "negative wholes": _each_match(rb" (\d+)([,}])", rb" -\1\2"),
+    "shorter lists": _each_match(rb", [^][,]+\]", b"]"),
+    "a shorter list": _each_match(rb", [^][,]+\]", b"]", 1),
+    "no lists": _each_match(rb"\[[^][]*\]", b"[]"),
+    "every other line": lambda content, canary: b"".join(content.splitlines(True)[::2]),
 }
 
 YAML: dict[str, Mangle] = {
@@ -594,6 +608,9 @@ CSV: dict[str, Mangle] = {
     "infinity": _csv_cells(b"1e999"),
     "a long number": _csv_cells(b"9" * 6000),
     "ragged rows": lambda content, canary: content + b"1,1\n1\n",
+    "one long cell among many": lambda content, canary: (
+        content + b"0," + b"x" * 1_000_000 + b",1,0\n" + b"1,y,1,0\n" * 200_000
+    ),
     "commas": _is(b"," * 1_000_000),
     "line ends": _is(b"\n" * 1_000_000),
     "many columns": _is(b"0," * 100_000 + b"1\n"),
@@ -630,7 +647,40 @@ def _many_rows(table: Any) -> Any:
     return pa.table(plain, schema=table.schema)
 
 
+def _one_long_text(content: bytes, canary: Path) -> bytes:
+    """A million times one hash of half a million letters, in 37 kilobytes."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    table = parquet.read_table(io.BytesIO(content))
+    n = 1_000_000
+    zeros = pa.array(np.zeros(n, np.int8))
+    text = pa.DictionaryArray.from_arrays(zeros, pa.array(["x" * 500_000]))
+    columns = [zeros.cast(pa.int64()), text, *[zeros] * (table.num_columns - 2)]
+    names = table.schema.names
+    schema = pa.schema([pa.field(k, c.type) for k, c in zip(names, columns, strict=True)])
+    file = io.BytesIO()
+    # Without Arrow's own schema, by which the column would not be one of text.
+    with parquet.ParquetWriter(file, schema, store_schema=False) as writer:
+        writer.write_table(pa.table(columns, schema=schema))
+        writer.add_key_value_metadata({b"taskdisc": table.schema.metadata[b"taskdisc"]})
+    return file.getvalue()
+
+
+def _compressed(kind: str) -> Mangle:
+    def mangle(content: bytes, canary: Path) -> bytes:
+        from pyarrow import parquet
+
+        file = io.BytesIO()
+        parquet.write_table(parquet.read_table(io.BytesIO(content)), file, compression=kind)
+        return file.getvalue()
+
+    return mangle
+
+
 PARQUET: dict[str, Mangle] = {
+    "one long text for all": _one_long_text,
+    **{f"compressed by {kind}": _compressed(kind) for kind in ("none", "gzip", "zstd", "brotli")},
     "without metadata": _parquet(lambda table: table.replace_schema_metadata(None)),
     "metadata of laughs": _parquet(
         lambda table: table.replace_schema_metadata({b"taskdisc": b"[" * DEEP})
@@ -699,6 +749,21 @@ def _pickle_in_zip(content: bytes, canary: Path) -> bytes:
     )
 
 
+def _claims(code: bytes) -> Mangle:
+    """A pickle that begins with a text, bytes or a number of 100 GB."""
+
+    def mangle(content: bytes, canary: Path) -> bytes:
+        claim = code + struct.pack("<Q", 10**11)
+        if content[:2] != b"PK":
+            return claim + content
+        return packed(
+            [(n, claim + d if n.endswith(".pkl") else d) for n, d in members(content).items()],
+            zipfile.ZIP_STORED,
+        )
+
+    return mangle
+
+
 def _laughs() -> dict[str, Any]:
     """Sixty levels of twice the same: 2 ** 60 values, in some hundred bytes."""
     value: dict[str, Any] = {"x": 1}
@@ -723,6 +788,13 @@ TORCH: dict[str, Mangle] = {
     "bytes of 3 GB": _saved(lambda canary: {"weight": _Call(bytearray, 3 * 10**9)}),
     "a tensor of 3 GB": _saved(lambda canary: {"weight": _Call(torch.FloatTensor, 8 * 10**8)}),
     "a storage of 3 GB": _saved(lambda canary: _Call(torch.UntypedStorage, 3 * 10**9)),
+    **{
+        f"a claim by {code!r}": _claims(code)
+        for code in (
+            *(pickle.BINUNICODE8, pickle.BINBYTES8, pickle.BYTEARRAY8, pickle.FRAME),
+            *(pickle.BINUNICODE, pickle.BINBYTES, pickle.BINSTRING, pickle.LONG4),
+        )
+    },
     "a list": _saved(lambda canary: [torch.zeros(2)]),
     "nothing": _saved(lambda canary: {}),
     "numbers for keys": _saved(lambda canary: {0: torch.zeros(2, 3), 1: torch.zeros(2)}),

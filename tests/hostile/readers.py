@@ -16,20 +16,24 @@ from run_files import write_finished
 
 from taskdisc.classifiers import load, read_state
 from taskdisc.config import SearchSettings, dump_settings, read_settings, settings_from
-from taskdisc.discovery.export import KEEP_SCHEMA, read_keep
-from taskdisc.discovery.folder import read_result
+from taskdisc.discovery.export import KEEP_SCHEMA, export_tasks, read_keep
+from taskdisc.discovery.folder import open_folder, read_result
+from taskdisc.discovery.run import load_selected, run_search
 from taskdisc.discovery.tasks import Tasks, check_made_for, load_tasks, write_tasks
 from taskdisc.files import write_npz
+from taskdisc.folder import check_images
 from taskdisc.images import ImageSet, as_image_set, load_images
 from taskdisc.images.cache import cached
 from taskdisc.images.contact_sheet import class_sheet, summary
 from taskdisc.labelings import key, read_labelings
 from taskdisc.listing import list_runs
 from taskdisc.mtl.train import check_checkpoint
+from taskdisc.pool import Pool
+from taskdisc.progress import Progress
 from taskdisc.report.page import write_report
 from taskdisc.studies import STUDIES
 from taskdisc.studies.load_network import load_network
-from taskdisc.studies.run import progress_of, write_study
+from taskdisc.studies.run import open_study, progress_of, run_study, write_study
 from taskdisc.taskness.features import features
 from taskdisc.taskness.kernels import Precomputed
 
@@ -124,6 +128,12 @@ def _report(path: Path) -> list[str]:
 
 def _is_page(found: Any) -> bool:
     return all(text.startswith("<!DOCTYPE html>") for text in found)
+
+
+def _exported(path: Path) -> Tasks:
+    out = path.parents[1] / "out.npz"
+    export_tasks([path.parent], out, every=True)
+    return load_tasks(out)
 
 
 def _listed(path: Path) -> Any:
@@ -322,6 +332,46 @@ def _progress(path: Path) -> Any:
     return progress_of(path.parent)
 
 
+def made_settings(name: str) -> Reader:
+    """The settings of a run that says by a digest which they are: intact, or refused."""
+
+    def read(path: Path) -> bytes:
+        write_study(path.parent)
+        return path.read_bytes()
+
+    def right(found: bytes) -> bool:
+        return found == (MADE[name] / "config.yaml").read_bytes()
+
+    return Reader(made(name, "config.yaml"), read, right, "yaml", slow=True)
+
+
+def _resumed_search(path: Path) -> list[str]:
+    """The pages of a run that goes on: in a copy, for it writes to all files of its folder."""
+    copy = path.parents[1] / "resumed"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path.parent, copy)
+    folder, settings = open_folder(copy)
+    try:
+        found = load_selected(settings.images, Progress())
+        check_images(copy, found)
+        run_search(found, settings, Pool(1, "cpu"), folder=folder, progress=Progress())
+    finally:
+        folder.close()
+    return _report(copy / path.name)
+
+
+def _resumed_study(path: Path) -> list[str]:
+    copy = path.parents[1] / "resumed"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(path.parent, copy)
+    opened = open_study(copy, Progress())
+    try:
+        run_study(opened, Pool(1, "cpu"), Progress())
+    finally:
+        opened.close()
+    return [(copy / "report.html").read_text(encoding="utf-8")]
+
+
 CELL = "cells/0-equal-0"
 
 
@@ -363,6 +413,8 @@ READERS: dict[str, Reader] = {
     "result.json, read": Reader(
         _run("result.json"), lambda path: read_result(path.parent), _always, "json"
     ),
+    "result.json, exported": Reader(_run("result.json"), _exported, _is_tasks, "json"),
+    "tasks.npz, exported": Reader(_run("tasks.npz"), _exported, _is_tasks, "npz"),
     "trials.jsonl, listed": Reader(_run("trials.jsonl"), _listed, _always, "jsonl"),
     "config.yaml on the page": Reader(_run("config.yaml"), _report, _is_page, "yaml", slow=True),
     "environment.json on the page": Reader(
@@ -461,6 +513,18 @@ READERS: dict[str, Reader] = {
     ),
     "weights, .pth": Reader(_weights, _with_weights, _are_weights, "torch"),
     "weights, .pth of an old PyTorch": Reader(_old_weights, _with_weights, _are_weights, "torch"),
+    **{
+        f"{name}, resumed": Reader(made("search", name), _resumed_search, _is_page, "jsonl", True)
+        for name in ("trials.jsonl", "trained.jsonl", "confirm.jsonl")
+    },
+    "cells.jsonl of a study, resumed": Reader(
+        made("noise", "cells.jsonl"), _resumed_study, _is_page, "jsonl", slow=True
+    ),
+    "cells.jsonl of a comparison, resumed": Reader(
+        made("mtl", "cells.jsonl"), _resumed_study, _is_page, "jsonl", slow=True
+    ),
+    "config.yaml of a study": made_settings("noise"),
+    "config.yaml of a comparison": made_settings("mtl"),
     "cells.jsonl of a study": Reader(
         made("noise", "cells.jsonl"), _study, _is_page, "jsonl", slow=True
     ),

@@ -5,13 +5,12 @@ that runs. `TASKDISC_FUZZ=N` (see `make fuzz`) tries N examples of Hypothesis fo
 """
 
 import subprocess
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bounds import EXAMPLES, REFUSED, outcome
+from bounds import EXAMPLES, REFUSED, TRIED, outcome
 from canary import pickled
 from corpus import ANY, BOMBS, FORMS, ODD, TREES, dumped, loaded, places, replaced, without
 from hypothesis import given, settings
@@ -20,16 +19,6 @@ from readers import READERS, Reader
 
 FEW, FEWER = 8, 2
 """Examples of Hypothesis in the normal tests, of fast readers and of slow ones."""
-
-TRIED: Counter[str] = Counter()
-"""Broken files that were read, by what came of them, in this process."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _count() -> Any:
-    yield
-    if EXAMPLES:
-        print("\nfiles:", ", ".join(f"{n:,} {what}" for what, n in sorted(TRIED.items())))
 
 
 class Place:
@@ -140,6 +129,7 @@ def _another(draw: st.DrawFn, content: bytes, form: str) -> bytes:
     return dumped(value, form)
 
 
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")  # of a file that fails
 @every_reader
 def test_files_that_hypothesis_breaks_are_refused_or_read_right(place: Place) -> None:
     n = EXAMPLES // (20 if place.reader.slow else 1) or (FEWER if place.reader.slow else FEW)

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -11,12 +12,18 @@ from typing import Any
 
 import pytest
 from browser import visited
+from matplotlib.text import Text
+from PIL import Image
+from readers import MTL
 from run_files import write_finished, write_unfinished
 
 from taskdisc.config import settings_from
+from taskdisc.errors import SettingError
 from taskdisc.report.page import write_report
+from taskdisc.report.pictures import png
 from taskdisc.studies import STUDIES
-from taskdisc.studies.run import write_study
+from taskdisc.studies.drawing import figure_of
+from taskdisc.studies.run import markdown, write_study
 
 NAMES = [
     "<script>alert(1)</script>",
@@ -30,6 +37,11 @@ NAMES = [
     "{{ 7 * 7 }}{% raw %}",
     "</title><base href=//evil.invalid><meta http-equiv=refresh content=0>",
     "\u2028\u2029\\u003cscript>",
+    "$\\frac{",
+    "\u202e\u2066gnitirw",
+    "\x1b[2J\x07\x7f",
+    "a\nb\tc",
+    "x" * 5000,
 ]
 
 ADDRESSES = {"href", "src"}
@@ -152,6 +164,7 @@ def study_page(made: Path, folder: Path, name: str, task: str) -> str:
     environment["platform"] = name
     environment["images"]["note"] = name
     environment["command"] = ["taskdisc", "study", name]
+    del environment["settings"]  # their digest: names are changed there too
     (folder / "environment.json").write_text(json.dumps(environment))
     if task:
         _rename_task(folder, task, name)
@@ -205,6 +218,46 @@ def test_no_name_is_code_in_a_browser(tmp_path: Path) -> None:
         assert "hacked" in visit.text and "2 of 3" in visit.text
 
 
+DRAWN = [*NAMES, "x" * 100_000, "größe 猫 🐈", "$\\frac{1}{0}$", "\ud800", "\n" * 3000, "-1", ""]
+
+
+@pytest.mark.parametrize("name", DRAWN, ids=range(len(DRAWN)))
+def test_figures_take_any_name(name: str) -> None:
+    """Nothing warns or raises, no name is a formula, and every figure keeps its size."""
+    figure, (axes,) = figure_of(1, height=6)
+    axes.plot([0, 1], [0, 1], label=f"row {name}")
+    axes.legend()
+    axes.set(title=f"{name}: 3 of 4", xlabel=name, ylabel="loss")
+    axes.set_xticks([0, 1], [name, "other"], rotation=45)
+    axes.set_yticks([0, 1], [name, "other"])
+    axes.annotate(name, (0.5, 0.5))
+    with Image.open(io.BytesIO(png(figure, dpi=50))) as picture:
+        assert picture.size == (300, 300)
+    texts = figure.findobj(Text)
+    assert not any(text.get_parse_math() for text in texts)
+    # As drawn: those at ticks have just been written.
+    shown = "".join(text.get_text() for text in texts)
+    assert shown.replace("\n", "").isprintable() and "other" in shown
+    assert len(shown) < 2000
+
+
+def test_a_table_of_markdown_keeps_its_cells() -> None:
+    name = "a|b\n<img src=x>"
+    assert markdown([{"row": name, "gain": -0.5}]).splitlines() == [
+        "| row | gain |",
+        "|---|---|",
+        "| a\\|b &lt;img src=x> | −0.500 |",
+    ]
+
+
+@pytest.mark.parametrize("of", ["rows", "tasks", "across"])
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[2J", "\u202egnitirw", "x" * 301])
+def test_rows_and_tasks_have_names_that_fit_a_line(of: str, name: str) -> None:
+    given = {**MTL, of: {name: next(iter(MTL[of].values()))} if of in MTL else {name: {}}}
+    with pytest.raises(SettingError, match="at most 300 letters on one line, got"):
+        settings_from(STUDIES["mtl"].settings, given)
+
+
 def test_pictures_take_any_name(tmp_path: Path) -> None:
     """A contact sheet draws names; it neither ends lines at them nor grows with them."""
     import numpy as np
@@ -214,7 +267,7 @@ def test_pictures_take_any_name(tmp_path: Path) -> None:
     from taskdisc.images.contact_sheet import class_sheet
 
     usual = class_sheet(images())
-    for name in [*NAMES, "a\nb\tc", "x" * 100_000, "größe 猫 🐈", "$\\frac{1}{0}$"]:
+    for name in DRAWN:
         named = ImageSet(
             "array", images().images, {"kind": np.arange(10) % 2}, {"kind": [name, "other"]}
         )

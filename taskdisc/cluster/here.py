@@ -18,6 +18,12 @@ START_S = 60
 class ClusterHere:
     """A scheduler of 127.0.0.1 and its workers of one thread each, ended on leaving the context.
 
+    Attributes:
+        address: Of the scheduler.
+        scheduler_file: Where it says the same.
+        scheduler: Its process.
+        workers: Theirs, of those to start with.
+
     Args:
         folder: For their logs and files; it must exist.
         n_workers: Workers to start with.
@@ -33,20 +39,20 @@ class ClusterHere:
     ) -> None:
         self._folder, self._options = folder, options
         self._processes: list[subprocess.Popen[bytes]] = []
-        said = folder / "scheduler.json"
-        said.unlink(missing_ok=True)
+        self.scheduler_file = folder / "scheduler.json"
+        self.scheduler_file.unlink(missing_ok=True)
         tls = ["--protocol", "tls"] if options else []
-        arguments = ["--port", str(port), "--scheduler-file", str(said), *tls]
+        arguments = ["--port", str(port), "--scheduler-file", str(self.scheduler_file), *tls]
         self.scheduler = self._start("scheduler", arguments)
         patience = time.monotonic() + START_S
-        while not said.exists():
+        while not self.scheduler_file.exists():
             if self.scheduler.poll() is not None or time.monotonic() > patience:
                 self.scheduler.kill()
                 raise RunFailedError(
                     f"a Dask scheduler did not start; '{folder}/scheduler.log' says why."
                 )
             time.sleep(0.05)
-        self.address: str = json.loads(said.read_text())["address"]
+        self.address: str = json.loads(self.scheduler_file.read_text())["address"]
         self.workers = [self.add_worker() for _ in range(n_workers)]
 
     def add_worker(self, environment: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from taskdisc.cluster import Cluster
-from taskdisc.cluster_here import ClusterHere
+from taskdisc.cluster.here import ClusterHere
 from taskdisc.config import ImagesSettings
 from taskdisc.discovery.run import load_selected
 from taskdisc.labelings import n_positives, random_labelings
