@@ -213,7 +213,7 @@ def test_runs_that_cannot_be_exported(tmp_path: Path, images: ImageSet) -> None:
     with pytest.raises(RunFolderError, match="does not exist"):
         export_tasks([tmp_path / "none"], out)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RunFolderError, match="finished run"):
+    with pytest.raises(RunFolderError, match=r"got '.*empty', which has no config\.yaml"):
         export_tasks([tmp_path / "empty"], out)
     with pytest.raises(SettingError, match=r"ending \.npz or \.csv or .*, got"):
         export_tasks([tmp_path / "run"], tmp_path / "out.txt")

@@ -69,6 +69,9 @@ def test_the_result_says_what_was_found(digits: ImageSet) -> None:
 
 
 def test_paths_without_tasks(tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"no config\.yaml.*taskdisc runs"):
+        load_tasks(tmp_path)
+    (tmp_path / "config.yaml").touch()
     with pytest.raises(RunFolderError, match=r"finished run.*--resume"):
         load_tasks(tmp_path)
     with pytest.raises(RunFolderError, match="does not exist"):

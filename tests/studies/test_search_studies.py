@@ -96,11 +96,11 @@ def test_searches_are_compared_on_the_same_images() -> None:
         (ClosedFormStudySettings, {"kernels": []}, "`kernels`"),
         (ClosedFormStudySettings, {"image_seeds": [-1]}, "`image_seeds.0` must be"),
         (ComparisonSettings, {"searches": {}}, "`searches`"),
-        (ComparisonSettings, {"searches": {"a": {"budgt": 1}}}, "a.budgt` .* 'budget'"),
+        (ComparisonSettings, {"searches": {"a": {"budgt": 1}}}, "a.budgt` .* 'searches.a.budget'"),
         (
             ComparisonSettings,
             {"searches": {"a": {"closed_form": {"rigde": 1}}}},
-            "`searches.a.closed_form.rigde` is not a setting; did you mean 'ridge'",
+            "`searches.a.closed_form.rigde` is not .* 'searches.a.closed_form.ridge'",
         ),
         (
             ComparisonSettings,
