@@ -15,7 +15,7 @@ from taskdisc.config import ImagesSettings
 from taskdisc.discovery.run import load_selected
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.pool import Pool
-from taskdisc.progress import Progress
+from taskdisc.progress import PlainProgress, Progress
 from taskdisc.taskness.compiled import SWITCH, library
 from taskdisc.taskness.protocol import PROTOCOLS, Protocol
 from taskdisc.taskness.score import Scores, TrainedScorer, splits_of
@@ -52,12 +52,15 @@ def bench_score(rounds: int, jobs: int) -> None:
         }
         sides["plain pool"] = _plain_pool(images.images, labelings, protocol, pool.jobs)
         seconds: dict[str, list[float]] = {name: [] for name in sides}
+        progress = PlainProgress()  # a bar's own thread would be timed too
+        progress.start("bench", (rounds + 1) * len(sides), "timings")
         for round_number in range(rounds + 1):
             for name, side in sides.items():
                 start = time.perf_counter()
                 side()
                 if round_number:  # the first starts the workers
                     seconds[name].append(time.perf_counter() - start)
+                progress.advance(1)
         print(f"{protocol.n_splits} trainings of {protocol.steps(len(images))} steps per labeling:")
         for name, times in seconds.items():
             rates = sorted(N_LABELINGS / t for t in times)
