@@ -153,9 +153,9 @@ def search(
             scored = folder.trained.lines or done
             best = max((line["taskness"] for line in scored), default=None)
             seen = "" if best is None else f", best taskness seen {best:.3f} (not confirmed)"
+            where = _where_stopped(len(done), settings.budget, len(folder.evidence.lines))
             print(
-                f"stopped after {len(done)} of {settings.budget} labelings{seen}; "
-                f"go on with: taskdisc search --resume {folder.path}",
+                f"stopped {where}{seen}; go on with: taskdisc search --resume {folder.path}",
                 file=sys.stderr,
             )
             raise SystemExit(stopped_status()) from None
@@ -917,6 +917,13 @@ def _score_agreement(
     if len(others) < asked.n_held_out:
         wanting = f", not {asked.n_held_out}: the image set leaves no more"
     print(f"held-out images: {len(others)}{wanting}")
+
+
+def _where_stopped(n_scored: int, budget: int, n_confirming: int) -> str:
+    """How far a search was, which may have nothing to score any more and be confirming."""
+    if n_confirming:
+        return f"in confirmation, {n_scored} labelings scored"
+    return f"after {n_scored} of {budget} labelings"
 
 
 def _print_tasks(result: dict[str, Any]) -> None:

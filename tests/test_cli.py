@@ -455,3 +455,10 @@ def test_help_and_import_load_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_search_stopped_in_confirmation_says_so() -> None:
+    from taskdisc.cli import _where_stopped
+
+    assert _where_stopped(4, 400, 0) == "after 4 of 400 labelings"
+    assert _where_stopped(4, 400, 7) == "in confirmation, 4 labelings scored"
