@@ -14,6 +14,7 @@ from taskdisc.images import as_image_set
 from taskdisc.pool import Pool
 from taskdisc.step_bench import bench_step
 from taskdisc.taskness import compiled, convolutions
+from taskdisc.taskness.baselines import _mean_images
 from taskdisc.taskness.protocol import Protocol
 from taskdisc.taskness.score import Scores, TrainedScorer, read_out
 
@@ -57,6 +58,7 @@ def test_a_curve_that_falls_again_is_scored_otherwise_by_who_stopped() -> None:
 def test_pytorch_alone_scores_alike_without_the_compiled_functions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    _mean_images()  # laid out for the usual way before
     rng = np.random.default_rng(0)
     images = as_image_set(rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8))
     labeling = np.arange(20)[None] % 2

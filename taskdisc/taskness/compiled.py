@@ -30,7 +30,10 @@ _LANES = 32  # output channels of a block, 6 per network, and two that mean noth
 
 
 def library() -> ctypes.CDLL | None:
-    """The compiled functions; None where they were not built, or `TASKDISC_COMPILED` is 0."""
+    """The compiled functions; None where they were not built, or `TASKDISC_COMPILED` is 0.
+
+    Images that were laid out for them before are still read by them.
+    """
     return None if os.environ.get(SWITCH) == "0" else _built()
 
 
@@ -128,4 +131,4 @@ def _call(name: str, *arguments: Tensor | int) -> None:
     values = [
         ctypes.c_long(a) if isinstance(a, int) else ctypes.c_void_p(a.data_ptr()) for a in arguments
     ]
-    getattr(library(), name)(*values)
+    getattr(_built(), name)(*values)
