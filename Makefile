@@ -26,7 +26,7 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Every figure of docs/performance.md: throughput first, some 15 minutes in all on two free cores.
+# Every figure of docs/performance.md: throughput first, some 20 minutes in all on two free cores.
 bench: $(READY)
 	@$(BIN)/taskdisc bench score
 	@$(BIN)/taskdisc bench step

@@ -667,8 +667,8 @@ def bench_score(
 
 @benches.command("cluster")
 def bench_cluster(
-    rounds: Annotated[int, typer.Option(help="Rounds of all sides in turn.", min=1)] = 3,
-    labelings: Annotated[int, typer.Option(help="Labelings of each round.", min=1)] = 12,
+    rounds: Annotated[int, typer.Option(help="Rounds of all sides in turn.", min=1)] = 7,
+    labelings: Annotated[int, typer.Option(help="Labelings of each round.", min=1)] = 40,
     simulated: Annotated[
         bool, typer.Option("--simulate", help="Also work out what many workers would bring.")
     ] = False,
