@@ -660,9 +660,9 @@ def bench_score(
     jobs: Jobs = 0,
 ) -> None:
     """Labelings scored per second, against a plain pool of one network per worker."""
-    from taskdisc import benchmark
+    from taskdisc.benches import score
 
-    benchmark.bench_score(rounds, jobs)
+    score.bench_score(rounds, jobs)
 
 
 @benches.command("cluster")
@@ -674,11 +674,11 @@ def bench_cluster(
     ] = False,
 ) -> None:
     """How much faster two workers of a Dask scheduler score than one, and what an item costs."""
-    from taskdisc.cluster import bench
+    from taskdisc.benches import cluster
 
-    costs = bench.bench_cluster(rounds, labelings)
+    costs = cluster.bench_cluster(rounds, labelings)
     if simulated:
-        bench.simulate(costs)
+        cluster.simulate(costs)
 
 
 @benches.command("scaling")
@@ -686,7 +686,7 @@ def bench_scaling(
     rounds: Annotated[int, typer.Option(help="Times that each size is run.", min=1)] = 3,
 ) -> None:
     """CPU time and peak memory against size, one thread; tables in Markdown."""
-    from taskdisc.scaling import MEASUREMENTS, costs, table
+    from taskdisc.benches.scaling import MEASUREMENTS, costs, table
 
     for measurement in MEASUREMENTS:
         found = list(costs(measurement, rounds))
@@ -698,16 +698,16 @@ def bench_step(
     rounds: Annotated[int, typer.Option(help="Rounds of all ways in turn.", min=1)] = 9,
 ) -> None:
     """Where the time of a training step goes, and how far PyTorch alone could get."""
-    from taskdisc import step_bench
+    from taskdisc.benches import step
 
-    step_bench.bench_step(rounds)
+    step.bench_step(rounds)
 
 
 @benches.command("stopping")
 def bench_stopping(changes: Changes = [], jobs: Jobs = 0) -> None:  # noqa: B006
     """What stopping trainings early would save, and how many scores it would change."""
+    from taskdisc.benches.stopping import savings
     from taskdisc.config import read_settings
-    from taskdisc.early_stopping import savings
     from taskdisc.pool import Pool
     from taskdisc.studies.score_reliability import PanelSettings
 
@@ -744,9 +744,9 @@ def bench_mtl(
     as_json: AsJson = False,
 ) -> None:
     """Time and memory of a training step by each weighting, against plain training."""
+    from taskdisc.benches.mtl import BenchSettings, as_csv, bench, machine
     from taskdisc.config import read_settings
     from taskdisc.files import write_atomic
-    from taskdisc.mtl.bench import BenchSettings, as_csv, bench, machine
     from taskdisc.progress import progress_for
 
     changes = [f"tasks=[{tasks}]", f"backbone={backbone}"]
@@ -788,8 +788,8 @@ def bench_export(
     as_json: AsJson = False,
 ) -> None:
     """Time and memory of exporting tasks, loading them and training on them."""
+    from taskdisc.benches import export as bench
     from taskdisc.config import read_settings
-    from taskdisc.mtl import bench_export as bench
 
     settings = read_settings(
         bench.ExportBenchSettings, None, [], images=images, tasks=tasks, batch=batch

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from taskdisc.benchmark import gigaflop
+from taskdisc.benches.score import gigaflop
 from taskdisc.errors import ImageSetError, SettingError
 from taskdisc.images import ImageSet
 from taskdisc.labelings import random_labelings

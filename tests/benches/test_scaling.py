@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from taskdisc import scaling
+from taskdisc.benches import scaling
+from taskdisc.benches.scaling import MEASUREMENTS, Cost, Measurement, cost, costs, growth, table
 from taskdisc.cli import app
-from taskdisc.scaling import MEASUREMENTS, Cost, Measurement, cost, costs, growth, table
 
 
 def burn(size: int) -> Callable[[], object]:

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from taskdisc import early_stopping
-from taskdisc.benchmark import _PyTorchAlone
+from taskdisc.benches import stopping
+from taskdisc.benches.score import _PyTorchAlone
+from taskdisc.benches.step import bench_step
+from taskdisc.benches.stopping import saving, stopped
 from taskdisc.cli import app
-from taskdisc.early_stopping import saving, stopped
 from taskdisc.images import as_image_set
 from taskdisc.pool import Pool
-from taskdisc.step_bench import bench_step
 from taskdisc.taskness import compiled, convolutions
 from taskdisc.taskness.baselines import _mean_images
 from taskdisc.taskness.protocol import Protocol
@@ -90,9 +90,9 @@ def test_the_environment_can_do_without_the_compiled_functions(
 
 
 def test_the_command_prints_what_stopping_saves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early_stopping, "PANEL_SEEDS", (0,))
-    monkeypatch.setitem(early_stopping.PROTOCOLS, "stratified", Protocol(n_splits=5, n_steps=10))
-    monkeypatch.setitem(early_stopping.PROTOCOLS, "source", Protocol(n_steps=12))
+    monkeypatch.setattr(stopping, "PANEL_SEEDS", (0,))
+    monkeypatch.setitem(stopping.PROTOCOLS, "stratified", Protocol(n_splits=5, n_steps=10))
+    monkeypatch.setitem(stopping.PROTOCOLS, "source", Protocol(n_steps=12))
     sets = ["n_random=3", "n_swapped=0", "n_components=0", "images.per_class=5"]
     arguments = [part for each in sets for part in ("--set", each)]
     printed = CliRunner().invoke(app, ["bench", "stopping", "--jobs", "1", *arguments])

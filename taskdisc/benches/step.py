@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from taskdisc.benchmark import train_plainly
+from taskdisc.benches.score import train_plainly
 from taskdisc.pool import one_thread
 from taskdisc.taskness.compiled import SWITCH, library
 from taskdisc.taskness.convolutions import Patches, lay_out

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from taskdisc import long_searches
+from taskdisc.benches import searches
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.processes import in_own_process, resident_bytes
 
@@ -134,34 +134,34 @@ MEASUREMENTS: list[Measurement] = [
         "The closed form of images, and 100 labelings by swap search",
         "images",
         (50, 500, 5000),
-        long_searches.swapping_images,
+        searches.swapping_images,
     ),
     Measurement(
         "The closed form of 500 images, and tasks at 1:1 by swap search, 0.3 from each other",
         "tasks",
         (4, 16, 64, 256),
-        long_searches.swapping_tasks,
+        searches.swapping_tasks,
     ),
     Measurement(
         "Search of 50 images by the closed form, random proposals, with its journal",
         "trials",
         (1_000, 10_000, 100_000, 1_000_000),
-        long_searches.searching_at_random,
+        searches.searching_at_random,
     ),
     Measurement(
-        "The same by TwoPointsDE", "trials", (1_000, 10_000), long_searches.searching_by_evolution
+        "The same by TwoPointsDE", "trials", (1_000, 10_000), searches.searching_by_evolution
     ),
     Measurement(
         "Resuming such a search at random, all of whose trials are in the journal",
         "trials",
         (1_000, 10_000, 100_000),
-        long_searches.resuming,
+        searches.resuming,
     ),
-    Measurement("Opening a journal", "trials", (10_000, 100_000, 1_000_000), long_searches.opening),
+    Measurement("Opening a journal", "trials", (10_000, 100_000, 1_000_000), searches.opening),
     Measurement(
-        f"{long_searches.N_APPENDS} appends to a journal",
+        f"{searches.N_APPENDS} appends to a journal",
         "trials",
         (10_000, 100_000, 1_000_000),
-        long_searches.appending,
+        searches.appending,
     ),
 ]

@@ -11,16 +11,16 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from taskdisc import benchmark
+from taskdisc.benches import export, score
+from taskdisc.benches.export import ExportBenchSettings
+from taskdisc.benches.mtl import N_STEPS, BenchSettings, Cost, Table, _compared, as_csv, bench
 from taskdisc.cli import app
 from taskdisc.config import read_settings
 from taskdisc.discovery.formats import FORMATS
 from taskdisc.errors import SettingError
-from taskdisc.mtl import bench_export, turns
+from taskdisc.mtl import turns
 from taskdisc.mtl.architectures import make_network
 from taskdisc.mtl.backbones import make_backbone
-from taskdisc.mtl.bench import N_STEPS, BenchSettings, Cost, Table, _compared, as_csv, bench
-from taskdisc.mtl.bench_export import ExportBenchSettings
 from taskdisc.mtl.gradients import SharedGradients
 from taskdisc.mtl.memory import LiveTensors
 from taskdisc.mtl.module import MultiTaskModule
@@ -210,7 +210,7 @@ def test_bench_alone_is_that_of_scores(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     given = []
-    monkeypatch.setattr(benchmark, "bench_score", lambda *values: given.append(values))
+    monkeypatch.setattr(score, "bench_score", lambda *values: given.append(values))
     for options in ([], ["--rounds", "3", "--jobs", "1"]):
         assert CliRunner().invoke(app, [*arguments, *options]).exit_code == 0
     assert given == [(5, 0), (3, 1)]
@@ -218,7 +218,7 @@ def test_bench_alone_is_that_of_scores(
 
 def test_the_way_of_tasks_is_measured_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     # In this process, for another one takes seconds to import what it needs.
-    monkeypatch.setattr(bench_export, "in_own_process", lambda work, *given: work(*given))
+    monkeypatch.setattr(export, "in_own_process", lambda work, *given: work(*given))
     few = ["bench", "export", "--images=200", "--tasks=3", "--batch=8", "--json"]
     done = CliRunner().invoke(app, few)
     assert done.exit_code == 0, done.output

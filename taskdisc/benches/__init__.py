@@ -1,0 +1,1 @@
+"""What `taskdisc bench` measures: a file for each of its commands."""
