@@ -1,6 +1,7 @@
 """A real scheduler and workers, as processes of this machine, for all tests of a file."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from taskdisc.cluster.here import ClusterHere
 from taskdisc.cluster.scheduler import disconnect
 
 TESTS = Path(__file__).resolve().parent
+
+MOST_S = 180
+"""Seconds of a test, on a machine that does much else."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,3 +37,19 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClusterHere]:
 def pool(here: ClusterHere) -> Cluster:
     """Its pool."""
     return Cluster(here.address, "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _ends() -> Iterator[None]:
+    """A test that waits for what never comes fails rather than waits."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise TimeoutError(f"the test took more than {MOST_S} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(MOST_S)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
