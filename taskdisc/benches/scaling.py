@@ -86,13 +86,11 @@ def table(measurement: Measurement, found: list[Cost]) -> str:
 
 def _scoring(n_images: int, n_labelings: int, n_splits: int) -> Callable[[], object]:
     """Trained scores of random labelings of noise, 10 steps, all images used by every split."""
-    from taskdisc.images import as_image_set
     from taskdisc.pool import Pool
     from taskdisc.taskness.protocol import Protocol
     from taskdisc.taskness.score import TrainedScorer
 
-    rng = np.random.default_rng(0)
-    images = as_image_set(rng.integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8))
+    images, rng = searches.noise(n_images), np.random.default_rng(0)
     labelings = random_labelings(n_labelings, n_images, n_positives(n_images, 4), rng)
     protocol = Protocol(n_splits=n_splits, n_steps=10, most_images=0)
     scorer = TrainedScorer(images, protocol, 0, Pool(1, "cpu"))

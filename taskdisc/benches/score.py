@@ -1,13 +1,11 @@
 """How fast labelings are scored, against the plain way, both in one go on one machine."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from taskdisc.discovery.run import load_selected
 from taskdisc.labelings import n_positives, random_labelings
 from taskdisc.pool import Pool
 from taskdisc.progress import PlainProgress, Progress
-from taskdisc.taskness.compiled import SWITCH, library
+from taskdisc.taskness.compiled import left_out, library
 from taskdisc.taskness.protocol import PROTOCOLS, Protocol
 from taskdisc.taskness.score import Scores, TrainedScorer, splits_of
 
@@ -92,9 +90,8 @@ class _PyTorchAlone(Pool):
 
 
 def _in_pytorch(work: Callable[[Any, str], Any], item: Any, device: str) -> Any:
-    # Images are laid out once for each name of their content, and here in another way.
-    with patch.dict(os.environ, {SWITCH: "0"}):
-        return work(replace(item, content=f"{item.content} in PyTorch"), device)
+    with left_out():
+        return work(item, device)
 
 
 def _all_scores(scorer: TrainedScorer, labelings: np.ndarray) -> list[Scores]:

@@ -1,15 +1,18 @@
-"""What long searches cost, for `bench scaling`: each function makes what is timed for a size."""
+"""What searches cost, for `bench scaling`: each function makes what is timed for a size."""
 
 import shutil
 import tempfile
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from taskdisc.journal import Journal
+
+if TYPE_CHECKING:
+    from taskdisc.images import ImageSet
 
 N_APPENDS = 100
 """Appends that are timed together."""
@@ -39,12 +42,17 @@ def _swapping(n_images: int, n_asked: int, **changes: Any) -> Callable[[], objec
     from taskdisc.config import SearchSettings
     from taskdisc.discovery.proposers import SwapProposer
     from taskdisc.discovery.space import Space
+
+    images, settings = noise(n_images), SearchSettings(**changes)
+    return lambda: SwapProposer(Space(images, settings)).ask(n_asked)
+
+
+def noise(n_images: int) -> "ImageSet":
+    """Images of random pixels, the same each time."""
     from taskdisc.images import as_image_set
 
     rng = np.random.default_rng(0)
-    images = as_image_set(rng.integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8))
-    settings = SearchSettings(**changes)
-    return lambda: SwapProposer(Space(images, settings)).ask(n_asked)
+    return as_image_set(rng.integers(0, 256, (n_images, 32, 32, 3), dtype=np.uint8))
 
 
 def resuming(n_trials: int) -> Callable[[], object]:

@@ -1,11 +1,9 @@
 """Where the time of a training step goes, and how far PyTorch alone could get."""
 
-import os
 import statistics
 import time
 from collections.abc import Callable
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -14,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from taskdisc.benches.score import train_plainly
 from taskdisc.pool import one_thread
-from taskdisc.taskness.compiled import SWITCH, library
+from taskdisc.taskness.compiled import left_out, library
 from taskdisc.taskness.convolutions import Patches, lay_out
 from taskdisc.taskness.lenet import initial_parameters
 from taskdisc.taskness.population import fit, train
@@ -42,7 +40,7 @@ def bench_step(rounds: int) -> None:
         }
         if library() is not None:
             sides["population, compiled"] = _timed(lay_out(images), labels, validation)
-        with patch.dict(os.environ, {SWITCH: "0"}):
+        with left_out():
             whole = lay_out(images)
             part, rest = lay_out(images[:n_train]), lay_out(images[n_train:])
         alone = _timed(whole, labels, validation)

@@ -8,6 +8,8 @@ environment does without it.
 import ctypes
 import os
 import sysconfig
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,6 +37,19 @@ def library() -> ctypes.CDLL | None:
     Images that were laid out for them before are still read by them.
     """
     return None if os.environ.get(SWITCH) == "0" else _built()
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """Within it, this process does without the compiled functions."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
 
 
 @cache

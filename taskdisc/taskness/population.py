@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from taskdisc.taskness import compiled
 from taskdisc.taskness.convolutions import Layers, Patches, lay_out
 from taskdisc.taskness.lenet import SHAPES, standardised
 
@@ -22,7 +23,7 @@ PATIENCE = 20  # steps without a lower held-out loss after which `fit_early` is 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input
 
 
-_patches_of_worker: dict[tuple[str, str], Patches] = {}
+_patches_of_worker: dict[tuple[str, str, bool], Patches] = {}
 
 
 def laid_out(images: np.ndarray, content: str, device: str) -> Patches:
@@ -33,7 +34,7 @@ def laid_out(images: np.ndarray, content: str, device: str) -> Patches:
         content: Names them, for no other images.
         device: Where they are to be.
     """
-    name = (content, device)
+    name = (content, device, compiled.library() is None)
     if name not in _patches_of_worker:
         _patches_of_worker.clear()  # one image set at a time, so that memory stays bounded
         _patches_of_worker[name] = lay_out(standardised(images).to(device))
